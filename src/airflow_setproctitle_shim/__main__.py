@@ -1,0 +1,7 @@
+"""python -m airflow_setproctitle_shim: the command line."""
+
+import sys
+
+from .cli import main
+
+sys.exit(main())

@@ -1,0 +1,68 @@
+"""The module served as `setproctitle`: the public face of setproctitle 1.3.8, without native code.
+
+Titles are remembered, not shown, unless AIRFLOW_SETPROCTITLE_SHIM=titles. Imported at the first
+`import setproctitle`, maybe in a cold interpreter, so it imports only what is already loaded.
+"""
+
+import sys
+
+import airflow_setproctitle_shim as _shim
+
+__all__ = ["setproctitle", "getproctitle", "setthreadtitle", "getthreadtitle"]
+
+
+def setproctitle(title: str) -> None:
+    """Remember the title of this process; children inherit it through fork.
+
+    Raises TypeError, ValueError and UnicodeEncodeError where the C function does.
+    """
+    _shim.process_title = _checked("setproctitle", title)
+
+
+def getproctitle() -> str:
+    """Return the last title set, or else the command line that started this process."""
+    if _shim.process_title is None:
+        return " ".join(getattr(sys, "orig_argv", sys.argv))
+    return _shim.process_title.decode()
+
+
+def setthreadtitle(title: str) -> None:
+    """Remember the title of this thread. Raises what setproctitle() raises."""
+    _shim.thread_titles.title = _checked("setthreadtitle", title)
+
+
+def getthreadtitle() -> str:
+    """Return the last title set by this thread, or "" if there is none."""
+    title: bytes = getattr(_shim.thread_titles, "title", b"")
+    return title.decode()
+
+
+def _checked(function: str, title: str) -> bytes:
+    """Return `title` as UTF-8, or raise what C's "s" argument format raises for it."""
+    if not isinstance(title, str):
+        raise TypeError(f"{function}() argument 1 must be str, not {type(title).__name__}")
+    encoded = str.encode(title)
+    if 0 in encoded:
+        raise ValueError("embedded null character")
+    return encoded
+
+
+def __getattr__(name: str) -> str:
+    """Return `__version__`, looked up only when somebody asks (PEP 562)."""
+    if name != "__version__":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("setproctitle")
+    except PackageNotFoundError:
+        return "1.3.8"
+
+
+if _shim.setting() == "titles":
+    from airflow_setproctitle_shim.titles import shown
+
+    setproctitle = shown(setproctitle)  # type: ignore[assignment]  # the same signature, in another module
+
+if sys.flags.verbose and sys.stderr:
+    sys.stderr.write(f"# airflow-setproctitle-shim serves {__name__} from {__file__}\n")

@@ -1,0 +1,165 @@
+"""Runs a real program without the shim and with it, and counts its processes' deaths by SIGSEGV.
+
+A consumer is a declaration, see Consumer; test_consumers.py runs each one's before and after.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from environments import STAND_IN, SWITCH, Venv, clean_environ
+from processes import free_port, running, wait_for
+
+# faulthandler, which the harness turns on everywhere, writes this when a Python process dies.
+DEATH = re.compile(rb"Fatal Python error: Segmentation fault")
+
+
+class Crashing(AssertionError):
+    """The consumer's processes die, so that its work will not be done."""
+
+
+@dataclass(frozen=True)
+class Consumer:
+    """A program that forks and sets titles: what to install, and the work it must do.
+
+    `work` gets a Place, starts servers there, and returns when the work is done; it waits by
+    Place.until() only, so that a run that keeps crashing is given up early. `symptom` is the line
+    that users find in the log. `deaths_before` is False where no crash is expected without the
+    shim, and `why` says why.
+    """
+
+    name: str
+    version: str
+    requirements: Sequence[str]
+    work: Callable[[Place], None]
+    exclude_newer: str | None = None
+    symptom: bytes = DEATH.pattern
+    deaths_before: bool = True
+    why: str = ""
+    needs: Sequence[str] = ()  # programs of the system
+    slow: bool = True
+    environ: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def id(self) -> str:
+        return f"{self.name}-{self.version}".replace(" ", "-")
+
+
+@dataclass
+class Outcome:
+    """What one run of a consumer came to."""
+
+    deaths: int
+    done: bool
+    seconds: float
+    log: bytes
+    failure: str = ""
+
+
+class Place:
+    """Where a consumer runs: its environment, a directory with its files and one log."""
+
+    def __init__(self, venv: Venv, directory: Path, environ: dict[str, str], give_up_after: int) -> None:
+        self.venv = venv
+        self.directory = directory
+        self.log = directory / "log.txt"
+        self.log.touch()
+        self.environ = environ
+        self.servers = contextlib.ExitStack()
+        self._give_up_after = give_up_after
+
+    def write(self, name: str, text: str) -> Path:
+        """Write a file into the directory and return its path."""
+        path = self.directory / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        return path
+
+    def start(self, *command: str, user: str | None = None, program: Path | None = None) -> None:
+        """Start a server; its first word is a program of the environment unless it is a path."""
+        path = command[0] if "/" in command[0] else str(self.venv.path / "bin" / command[0])
+        self.servers.enter_context(
+            running([path, *command[1:]], self.log, self.environ, self.directory, user=user)
+        )
+
+    def until(self, what: str, condition: Callable[[], object], seconds: float = 180) -> None:
+        """Wait for a condition. Raises Crashing once enough processes have died, NotInTime at the deadline."""
+
+        def holds() -> object:
+            if self.deaths() >= self._give_up_after:
+                raise Crashing(f"{self.deaths()} processes died before: {what}")
+            return condition()
+
+        wait_for(what, holds, seconds)
+
+    def deaths(self) -> int:
+        """How many processes have died by SIGSEGV so far."""
+        return len(DEATH.findall(self.log.read_bytes()))
+
+
+def get(url: str) -> bytes:
+    """GET a page of a server started here. Raises OSError (URLError is one) when it cannot be had."""
+    with urllib.request.urlopen(url, timeout=10) as response:
+        body: bytes = response.read()
+        return body
+
+
+def run(consumer: Consumer, venv: Venv, directory: Path, shim: str) -> Outcome:
+    """Run the consumer with AIRFLOW_SETPROCTITLE_SHIM at `shim`. The directory is made anew."""
+    shutil.rmtree(directory, ignore_errors=True)
+    directory.mkdir(parents=True)
+    environ = clean_environ(
+        **{
+            "PATH": f"{venv.path / 'bin'}{os.pathsep}{os.environ['PATH']}",
+            "PYTHONPATH": str(STAND_IN),
+            "PYTHONFAULTHANDLER": "1",
+            "PYTHONUNBUFFERED": "1",
+            "HOME": str(directory),
+            SWITCH: shim,
+            **consumer.environ,
+        }
+    )
+    place = Place(venv, directory, environ, give_up_after=10 if shim == "off" else 1)
+    started = time.monotonic()
+    failure = ""
+    with place.servers:
+        try:
+            consumer.work(place)
+        except AssertionError as error:
+            failure = f"{type(error).__name__}: {error}"
+    return Outcome(
+        deaths=place.deaths(),
+        done=not failure,
+        seconds=time.monotonic() - started,
+        log=place.log.read_bytes(),
+        failure=failure,
+    )
+
+
+def record(results: Path, consumer: Consumer, before: Outcome | None, after: Outcome) -> None:
+    """Add the consumer's line to the results file, from which the README's table is made."""
+    line = {
+        "consumer": consumer.name,
+        "version": consumer.version,
+        "before": None if before is None else before.deaths,
+        "after": after.deaths,
+        "done": after.done,
+        "seconds": round(after.seconds),
+        "why": consumer.why,
+    }
+    results.parent.mkdir(parents=True, exist_ok=True)
+    with results.open("a") as file:
+        file.write(json.dumps(line) + "\n")
+
+
+__all__ = ["Consumer", "Crashing", "Outcome", "Place", "free_port", "get", "record", "run"]

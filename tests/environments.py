@@ -1,0 +1,92 @@
+"""Real throw-away environments for tests: a virtual environment, and what is installed and run in it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parent.parent
+STAND_IN = ROOT / "src/airflow_setproctitle_shim/stand_in"
+SWITCH = "AIRFLOW_SETPROCTITLE_SHIM"
+STARTUP_FILES = ("airflow_setproctitle_shim.pth", "airflow_setproctitle_shim.start")
+UV = shutil.which("uv", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
+
+# Up to Python 3.14 the import lines run in name order, ours between these two. From 3.15 on the
+# .start files do, after every import line (PEP 829), and their presence switches these lines off.
+SIMULATED_MACOS = {
+    "aaa_simulated_macos.pth": 'import sys; sys.platform = "darwin"\n',
+    "zzz_simulated_macos.pth": f"import sys; sys.platform = {sys.platform!r}\n",
+    "aaa_simulated_macos.start": "simulated_macos:begin\n",
+    "zzz_simulated_macos.start": "simulated_macos:end\n",
+    "simulated_macos.py": "import sys\n\n\ndef begin():\n    sys.platform = 'darwin'\n\n\n"
+    f"def end():\n    sys.platform = {sys.platform!r}\n",
+}
+
+
+def clean_environ(**variables: str) -> dict[str, str]:
+    """The environment without what would change how Python starts, and with `variables`."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "AIRFLOW", "VIRTUAL_ENV"))}
+    return {**kept, **variables}
+
+
+@dataclass(frozen=True)
+class Venv:
+    """A virtual environment."""
+
+    path: Path
+
+    @classmethod
+    def make(cls, path: Path, python: str = sys.executable) -> Venv:
+        uv("venv", "--quiet", "--no-project", "--python", python, str(path))
+        return cls(path)
+
+    @property
+    def python(self) -> Path:
+        return self.path / "bin/python"
+
+    @property
+    def site_packages(self) -> Path:
+        return next(self.path.glob("lib/python*/site-packages"))
+
+    def install(self, *requirements: str) -> None:
+        """Install by uv; options may stand among the requirements."""
+        uv("pip", "install", "--quiet", "--python", str(self.python), *requirements)
+
+    def simulate_macos(self) -> None:
+        """Make every interpreter of this environment see macOS while startup files run, and only then."""
+        for name, text in SIMULATED_MACOS.items():
+            (self.site_packages / name).write_text(text)
+
+    def run(self, *arguments: str, check: bool = True, **variables: str) -> subprocess.CompletedProcess[str]:
+        """Run this environment's Python with the arguments and environment variables given."""
+        done = subprocess.run(
+            [str(self.python), *arguments],
+            check=False,
+            env=clean_environ(**variables),
+            cwd=self.path,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        if check and done.returncode:
+            raise AssertionError(f"{arguments} ended with {done.returncode}:\n{done.stdout}{done.stderr}")
+        return done
+
+    def evaluate(self, code: str, **variables: str) -> str:
+        """Run the code; return what it printed, blanks stripped."""
+        return self.run("-c", code, **variables).stdout.strip()
+
+
+def uv(*arguments: str, **options: Any) -> None:
+    """Run uv; raises AssertionError with what it printed if it fails."""
+    assert UV, "uv is missing: pip install '.[test]'"
+    done = subprocess.run(
+        [UV, *arguments], check=False, capture_output=True, text=True, timeout=900, **options
+    )
+    if done.returncode:
+        raise AssertionError(f"uv {' '.join(arguments)}:\n{done.stderr}")

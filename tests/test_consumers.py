@@ -1,0 +1,49 @@
+"""Every consumer dies without the shim and does its work with it."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from consumers import harness
+from consumers.declared import CONSUMERS
+from environments import ROOT, Venv
+
+RESULTS = ROOT / "results/consumers.jsonl"
+
+
+@pytest.fixture(scope="session")
+def results() -> Path:
+    RESULTS.unlink(missing_ok=True)
+    return RESULTS
+
+
+@pytest.mark.parametrize(
+    "consumer",
+    [pytest.param(c, id=c.id, marks=[pytest.mark.slow] if c.slow else []) for c in CONSUMERS],
+)
+def test_dies_without_the_shim_and_works_with_it(
+    consumer: harness.Consumer, make_venv: Callable[..., Venv], tmp_path: Path, results: Path
+) -> None:
+    missing = [program for program in consumer.needs if shutil.which(program) is None]
+    if missing:
+        pytest.skip(f"not installed on this machine: {', '.join(missing)}")
+    venv = make_venv(*consumer.requirements, exclude_newer=consumer.exclude_newer)
+    before = harness.run(consumer, venv, tmp_path / "before", shim="off")
+    after = harness.run(consumer, venv, tmp_path / "after", shim="")
+    harness.record(results, consumer, before, after)
+
+    if consumer.deaths_before:
+        assert before.deaths > 0, f"this no longer proves anything:\n{before.failure}{tail(before)}"
+        assert not before.done, "its work was done in spite of the deaths"
+        assert consumer.symptom in before.log, f"users' log line is not there:{tail(before)}"
+    assert after.done, after.failure + tail(after)
+    assert after.deaths == 0, tail(after)
+    assert consumer.symptom not in after.log
+
+
+def tail(outcome: harness.Outcome) -> str:
+    """The end of a run's log, for the message of a failed assertion."""
+    return "\n" + outcome.log[-4000:].decode(errors="replace")

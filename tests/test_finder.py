@@ -1,0 +1,119 @@
+"""activate() and deactivate() undo each other exactly, and the finder minds its own business."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+import airflow_setproctitle_shim as shim
+
+
+@pytest.fixture(autouse=True)
+def as_it_was() -> Iterator[None]:
+    """Every test starts without setproctitle and leaves the shim off."""
+    for name in [name for name in sys.modules if name.partition(".")[0] == "setproctitle"]:
+        del sys.modules[name]
+    yield
+    shim.deactivate()
+
+
+def test_deactivate_undoes_activate_exactly() -> None:
+    finders, modules = list(sys.meta_path), dict(sys.modules)
+    shim.activate()
+    importlib.import_module("setproctitle")
+    shim.deactivate()
+    assert sys.meta_path == finders
+    assert sys.modules == modules
+
+
+def test_twice_on_is_on_once_and_off_without_on_is_nothing() -> None:
+    finders = list(sys.meta_path)
+    shim.deactivate()
+    assert sys.meta_path == finders
+    shim.activate()
+    shim.activate()
+    assert len(sys.meta_path) == len(finders) + 1
+    assert shim.is_active()
+    shim.deactivate()
+    assert not shim.is_active()
+
+
+def test_the_finder_is_first_and_answers_for_setproctitle_only() -> None:
+    shim.activate()
+    finder = sys.meta_path[0]
+    assert finder.find_spec("setproctitle", None) is not None
+    for name in ("setproctitle2", "setproctitl", "SETPROCTITLE", "os", "setproctitle._setproctitle", ""):
+        assert finder.find_spec(name, None) is None
+
+
+def test_the_spec_says_where_the_module_comes_from() -> None:
+    shim.activate()
+    spec = importlib.util.find_spec("setproctitle")
+    assert spec is not None
+    assert spec.origin == shim.REPLACEMENT and spec.has_location
+    assert spec.submodule_search_locations == []
+    assert spec.cached is not None and "replacement" in spec.cached
+
+
+@pytest.mark.parametrize("when", ["cold", "after the package"])
+def test_nobody_gets_to_the_native_module_while_active(when: str) -> None:
+    shim.activate()
+    if when != "cold":
+        importlib.import_module("setproctitle")
+    with pytest.raises(ModuleNotFoundError):
+        importlib.import_module("setproctitle._setproctitle")
+    assert "setproctitle._setproctitle" not in sys.modules
+
+
+def test_the_installed_metadata_stays_true() -> None:
+    from importlib import metadata
+
+    before = metadata.version("setproctitle"), metadata.files("setproctitle")
+    shim.activate()
+    assert (metadata.version("setproctitle"), metadata.files("setproctitle")) == before
+
+
+def test_somebody_elses_module_in_sys_modules_is_left_there() -> None:
+    shim.activate()
+    importlib.import_module("setproctitle")
+    other = sys.modules["setproctitle"] = type(sys)("setproctitle")
+    shim.deactivate()
+    assert sys.modules["setproctitle"] is other
+
+
+def test_a_finder_put_in_front_later_is_left_in_front() -> None:
+    class Other:
+        def find_spec(self, name: str, path: object = None, target: object = None) -> None:
+            return None
+
+    shim.activate()
+    other = Other()
+    sys.meta_path.insert(0, other)  # type: ignore[arg-type]
+    try:
+        shim.activate()
+        assert sys.meta_path[0] is other
+        assert importlib.import_module("setproctitle").__file__ == shim.REPLACEMENT
+        shim.deactivate()
+        assert sys.meta_path[0] is other
+    finally:
+        sys.meta_path.remove(other)  # type: ignore[arg-type]
+
+
+def test_threads_that_activate_at_once_activate_once() -> None:
+    barrier = threading.Barrier(16)
+
+    def work() -> None:
+        barrier.wait()
+        shim.activate()
+
+    threads = [threading.Thread(target=work) for _ in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sys.meta_path.count(sys.modules[shim.__name__]) == 1  # type: ignore[arg-type]

@@ -1,0 +1,198 @@
+"""The served module behaves as setproctitle's C functions do; the real one, where installed, is the measure."""
+
+from __future__ import annotations
+
+import copy
+import importlib
+import importlib.metadata
+import inspect
+import os
+import pickle
+import pkgutil
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from types import ModuleType
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import airflow_setproctitle_shim as shim
+
+
+@pytest.fixture
+def served() -> Iterator[ModuleType]:
+    """`import setproctitle` with the shim on, and everything as it was afterwards."""
+    sys.modules.pop("setproctitle", None)
+    shim.activate()
+    yield importlib.import_module("setproctitle")
+    shim.deactivate()
+    shim.process_title = None
+
+
+@pytest.fixture(scope="module")
+def native() -> ModuleType:
+    """The real C module, which this process only compares error behaviour with."""
+    return importlib.import_module("setproctitle._setproctitle")
+
+
+def outcome(call: Callable[[], object]) -> object:
+    """What a call gives: its result, or the type of what it raises."""
+    try:
+        return call()
+    except Exception as error:  # noqa: BLE001
+        return type(error)
+
+
+ARGUMENTS = [
+    ((), {}),
+    (("title",), {}),
+    ((), {"title": "title"}),
+    (("title",), {"title": "title"}),
+    (("one", "two"), {}),
+    ((), {"name": "title"}),
+    ((b"title",), {}),
+    ((None,), {}),
+    ((1,), {}),
+    (("",), {}),
+    (("a\0b",), {}),
+    (("\ud800",), {}),
+    (("\ud800\0",), {}),
+    (("naïve – 🐍",), {}),
+    ((type("S", (str,), {"encode": lambda *_: b""})("sub"),), {}),
+]
+
+
+@pytest.mark.parametrize("function", ["setproctitle", "setthreadtitle"])
+@pytest.mark.parametrize(("args", "kwargs"), ARGUMENTS, ids=repr)
+def test_arguments_are_accepted_and_rejected_as_by_the_c_function(
+    served: ModuleType, native: ModuleType, function: str, args: Any, kwargs: Any
+) -> None:
+    assert outcome(lambda: getattr(served, function)(*args, **kwargs)) == outcome(
+        lambda: getattr(native, function)(*args, **kwargs)
+    )
+
+
+@pytest.mark.parametrize("function", ["getproctitle", "getthreadtitle"])
+def test_getters_take_no_arguments(served: ModuleType, function: str) -> None:
+    with pytest.raises(TypeError):
+        getattr(served, function)("title")
+
+
+@given(st.text(st.characters(blacklist_categories=["Cs"], blacklist_characters="\0")))
+def test_any_title_comes_back_as_it_was_set(title: str) -> None:
+    from airflow_setproctitle_shim import replacement
+
+    replacement.setproctitle(title)
+    assert replacement.getproctitle() == title
+
+
+def test_a_str_subclass_comes_back_as_plain_str(served: ModuleType) -> None:
+    served.setproctitle(type("S", (str,), {})("title"))
+    assert type(served.getproctitle()) is str
+
+
+def test_a_rejected_title_leaves_the_one_before(served: ModuleType) -> None:
+    served.setproctitle("good")
+    with pytest.raises(ValueError, match="embedded null character"):
+        served.setproctitle("b\0d")
+    assert served.getproctitle() == "good"
+
+
+def test_the_type_error_names_the_type(served: ModuleType) -> None:
+    with pytest.raises(TypeError, match="must be str, not bytes"):
+        served.setproctitle(b"title")
+
+
+def test_before_any_title_there_is_the_command_line(served: ModuleType) -> None:
+    assert served.getproctitle() == " ".join(getattr(sys, "orig_argv", sys.argv))
+
+
+def test_children_inherit_the_title_through_fork_and_do_not_change_the_parents(served: ModuleType) -> None:
+    served.setproctitle("parent")
+    pid = os.fork()
+    if not pid:
+        inherited = served.getproctitle() == "parent"
+        served.setproctitle("child")
+        os._exit(0 if inherited and served.getproctitle() == "child" else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    assert served.getproctitle() == "parent"
+
+
+def test_thread_titles_are_each_threads_own(served: ModuleType) -> None:
+    seen: list[str] = []
+
+    def work() -> None:
+        seen.append(served.getthreadtitle())
+        served.setthreadtitle("other")
+        seen.append(served.getthreadtitle())
+
+    served.setthreadtitle("main")
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert seen == ["", "other"]
+    assert served.getthreadtitle() == "main"
+    served.setthreadtitle("")
+
+
+def test_the_title_outlasts_reload_and_reimport_as_the_c_modules_does(served: ModuleType) -> None:
+    served.setproctitle("title")
+    importlib.reload(served)
+    assert served.getproctitle() == "title"
+    del sys.modules["setproctitle"]
+    assert importlib.import_module("setproctitle").getproctitle() == "title"
+
+
+def test_the_version_is_that_of_the_installed_distribution(served: ModuleType) -> None:
+    assert served.__version__ == importlib.metadata.version("setproctitle")
+
+
+def test_without_the_distribution_the_version_is_the_one_it_mirrors(
+    served: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing(name: str) -> str:
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", missing)
+    assert served.__version__ == "1.3.8"
+
+
+def test_the_version_costs_nothing_until_asked_for() -> None:
+    code = (
+        "import sys, airflow_setproctitle_shim as s; s.activate(); import setproctitle;"
+        "assert 'importlib.metadata' not in sys.modules; setproctitle.__version__;"
+        "assert 'importlib.metadata' in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_unknown_attributes_are_reported_as_any_module_does(served: ModuleType) -> None:
+    with pytest.raises(AttributeError, match="module 'setproctitle' has no attribute 'nothing'"):
+        served.nothing  # noqa: B018
+
+
+def test_the_public_names_are_setproctitles(served: ModuleType) -> None:
+    names: dict[str, object] = {}
+    exec("from setproctitle import *", names)  # noqa: S102  # there is no other way in a function
+    assert sorted(names.keys() - {"__builtins__"}) == sorted(served.__all__)
+
+
+def test_functions_are_pickled_by_name(served: ModuleType) -> None:
+    for name in served.__all__:
+        function = getattr(served, name)
+        assert pickle.loads(pickle.dumps(function)) is function
+        assert copy.deepcopy(function) is function
+
+
+def test_inspection_finds_the_source(served: ModuleType) -> None:
+    assert inspect.getsource(served.setproctitle).startswith("def setproctitle(title: str)")
+    assert inspect.getsourcefile(served) == shim.REPLACEMENT
+
+
+def test_pkgutil_finds_a_package_without_modules(served: ModuleType) -> None:
+    assert list(pkgutil.iter_modules(served.__path__)) == []
+    assert pkgutil.resolve_name("setproctitle:getproctitle") is served.getproctitle
