@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from consumers import harness
 from consumers.declared import CONSUMERS
-from environments import ROOT, STAND_IN, SWITCH, Venv
+from environments import ROOT, STAND_IN, SWITCH, UV, Venv
 
 RESULTS = ROOT / "results"
 TITLES = {SWITCH: "titles", "PYTHONPATH": str(STAND_IN)}
@@ -200,3 +200,17 @@ def test_airflow_2s_webserver_monitor_counts_ready_workers_by_their_titles(
     outcome = harness.run(consumer, venv, tmp_path / "place", shim=mode)
     assert outcome.done and outcome.deaths == 0, outcome.failure + outcome.log[-2000:].decode()
     assert counted == [ready]
+
+
+@pytest.mark.slow
+def test_processtitles_macos_wheel_links_nothing_of_launch_services() -> None:
+    command = [str(UV), "run", "--quiet", "--no-project", "--with", "lief", "--with", "pip"]
+    done = subprocess.run(
+        [*command, "python", "tools/macho_symbols.py"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    linked = [set(line.split()[1:]) for line in done.stdout.splitlines() if line.startswith("  links:")]
+    assert linked == [
+        {"/usr/lib/libSystem.B.dylib"},
+        {"/usr/lib/libSystem.B.dylib", "/usr/lib/libc++.1.dylib"},
+    ]
+    assert "LSApplicationCheckIn" not in done.stdout

@@ -1,7 +1,7 @@
 """Writes the README's generated parts from the results of the last run of the slow suite.
 
-    python tools/readme.py          put them into README.md
-    python tools/readme.py --check  compare README.md with them, figures aside; exit status 1 if it differs
+python tools/readme.py          put them into README.md
+python tools/readme.py --check  compare README.md with them, figures aside; exit status 1 if it differs
 """
 
 from __future__ import annotations
@@ -74,7 +74,9 @@ def main() -> int:
         print(f"README.md: {was}\nthis run:  {now}")
     if not different and len(shape(text)) != len(shape(new)):
         different = [("", "")]
-        print(f"README.md has {len(shape(text))} lines, with this run's results it would have {len(shape(new))}")
+        print(
+            f"README.md has {len(shape(text))} lines, with this run's results it would have {len(shape(new))}"
+        )
     if different:
         print("Make it anew with: python tools/readme.py")
     return 1 if different else 0
