@@ -65,11 +65,13 @@ def activate() -> None:
     with _lock:
         if not is_active():
             sys.meta_path.insert(0, sys.modules[__name__])
-        module = sys.modules.get("setproctitle")
-        if module is not None and not is_ours(module):
-            from . import loaded
+        for name in ("setproctitle", "setproctitle._setproctitle"):
+            module = sys.modules.get(name)
+            if module is not None and not is_ours(module):
+                # Late: imports wrapt, and there is hardly ever a reason to.
+                from . import loaded
 
-            loaded.neutralise(module)
+                loaded.neutralise(module)
 
 
 def deactivate() -> None:

@@ -47,7 +47,8 @@ def neutralise(module: ModuleType) -> int:
     _wrappers.extend(fresh)
     _before.append((module, namespace.copy()))
     # Or a fresh native function could be had by importing setproctitle._setproctitle once more.
-    namespace["__path__"] = []
+    if "__path__" in namespace:
+        namespace["__path__"] = []
     places = _rebind({id(wrapper.__wrapped__): wrapper for wrapper in fresh})
     if sys.flags.verbose and sys.stderr:
         sys.stderr.write(f"# airflow-setproctitle-shim neutralised {module!r} in {places} places\n")
