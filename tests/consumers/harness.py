@@ -10,6 +10,7 @@ import json
 import os
 import re
 import shutil
+import sys
 import time
 import urllib.error
 import urllib.request
@@ -121,7 +122,7 @@ def run(consumer: Consumer, venv: Venv, directory: Path, shim: str) -> Outcome:
     environ = clean_environ(
         **{
             "PATH": f"{venv.path / 'bin'}{os.pathsep}{os.environ['PATH']}",
-            "PYTHONPATH": str(STAND_IN),
+            "PYTHONPATH": "" if sys.platform == "darwin" else str(STAND_IN),  # on a Mac the real one
             "PYTHONFAULTHANDLER": "1",
             "PYTHONUNBUFFERED": "1",
             "HOME": str(directory),
