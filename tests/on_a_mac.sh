@@ -27,7 +27,6 @@ is_served() { served "$1" | tee /dev/stderr | grep -q 'airflow_setproctitle_shim
 
 probe() {
     shim probe --children 100 --json >"$report/probe.json"
-    cat "$report/probe.json"
     shim probe --children 100
 }
 
