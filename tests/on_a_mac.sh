@@ -14,7 +14,7 @@ mkdir -p "$report" && report=$(cd "$report" && pwd) || exit 2
 work=$(mktemp -d) || exit 2
 trap 'rm -rf "$work"' EXIT
 trap 'exit 130' INT TERM
-venv=$work/venv
+venv=$work/.venv
 touch "$work/started"
 
 on_a_mac() { [ "$(uname -s)" = Darwin ]; }
@@ -44,7 +44,7 @@ titles() {
 hidden() {
     on_a_mac || skip "only macOS hides files by a flag"
     is_served "$venv" || return 1
-    chflags hidden "$venv"/lib/python3*/site-packages/airflow_setproctitle_shim.* || return 1
+    chflags -R hidden "$venv" || return 1
     if is_served "$venv"; then
         echo "this Python does not skip hidden startup files (python/cpython #113659)"
     else
