@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from environments import ROOT, Venv, uv
+from environments import ROOT, Venv, interpreter, uv
 
 
 @pytest.fixture(scope="session")
@@ -22,10 +22,14 @@ def make_venv(tmp_path_factory: pytest.TempPathFactory, wheel: Path) -> Callable
     """Return a function that gives an environment with the shim, simulated macOS and `requirements`."""
     made: dict[tuple[object, ...], Venv] = {}
 
-    def make(*requirements: str, exclude_newer: str | None = None, macos: bool = True) -> Venv:
-        key = (*requirements, exclude_newer, macos)
+    def make(
+        *requirements: str, exclude_newer: str | None = None, macos: bool = True, python: str | None = None
+    ) -> Venv:
+        key = (*requirements, exclude_newer, macos, python)
         if key not in made:
-            venv = made[key] = Venv.make(tmp_path_factory.mktemp("venv") / "venv")
+            venv = made[key] = Venv.make(
+                tmp_path_factory.mktemp("venv") / "venv", *([interpreter(python)] if python else [])
+            )
             era = ["--exclude-newer", exclude_newer] if exclude_newer else []
             if requirements:
                 venv.install(*era, *requirements)

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 ROOT = Path(__file__).parent.parent
 STAND_IN = ROOT / "src/airflow_setproctitle_shim/stand_in"
 SWITCH = "AIRFLOW_SETPROCTITLE_SHIM"
@@ -80,6 +82,13 @@ class Venv:
     def evaluate(self, code: str, **variables: str) -> str:
         """Run the code; return what it printed, blanks stripped."""
         return self.run("-c", code, **variables).stdout.strip()
+
+
+def interpreter(version: str) -> str:
+    """Return the path of a Python like "3.9", of pyenv's or on PATH; skips the test if there is none."""
+    pyenv = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv")
+    found = [*pyenv.glob(f"versions/{version}.*/bin/python"), shutil.which(f"python{version}")]
+    return str(found[0] or pytest.skip(f"no Python {version} on this machine"))
 
 
 def uv(*arguments: str, **options: Any) -> None:

@@ -32,15 +32,19 @@ def test_dies_without_the_shim_and_works_with_it(
     if missing:
         pytest.skip(f"not installed on this machine: {', '.join(missing)}")
     real = ["setproctitle"] if sys.platform == "darwin" else []
-    venv = make_venv(*consumer.requirements, *real, exclude_newer=consumer.exclude_newer)
-    before = harness.run(consumer, venv, tmp_path / "before", shim="off")
+    requirements = [*consumer.requirements, *real]
+    venv = make_venv(*requirements, exclude_newer=consumer.exclude_newer, python=consumer.python)
+    guarded = consumer.before == "guarded"
+    before = None if guarded else harness.run(consumer, venv, tmp_path / "before", shim="off")
     after = harness.run(consumer, venv, tmp_path / "after", shim="")
     harness.record(results, consumer, before, after)
 
-    if consumer.deaths_before:
+    if before and consumer.before == "dies":
         assert before.deaths > 0, f"this no longer proves anything:\n{before.failure}{tail(before)}"
         assert not before.done, "its work was done in spite of the deaths"
         assert consumer.symptom in before.log, f"users' log line is not there:{tail(before)}"
+    if before and consumer.before == "lives":
+        assert before.done and before.deaths == 0, before.failure + tail(before)
     assert after.done, after.failure + tail(after)
     assert after.deaths == 0, tail(after)
     assert consumer.symptom not in after.log

@@ -1,13 +1,22 @@
-"""The consumers: real programs that fork and set titles."""
+"""The consumers: real programs that fork and set titles, and the work each must do."""
 
 from __future__ import annotations
 
 import json
+import subprocess
 import urllib.request
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
+import psutil
+
+from . import services
 from .harness import Consumer, Place, free_port, get
+
+WAS_SENT = b"was sent SIGSEGV!"
+SIGNAL_11 = b"exited with 'signal 11 (SIGSEGV)'"
+
+# --- gunicorn
 
 APPLICATION = """
 import os
@@ -19,24 +28,29 @@ def application(environ, start_response):
 
 
 def gunicorn(*options: str) -> Callable[[Place], None]:
-    """Serve 1,000 requests by four workers that are replaced again and again."""
+    """1,000 requests are answered by four workers that are replaced again and again."""
 
     def work(place: Place) -> None:
         place.write("wsgi.py", APPLICATION)
         address = f"127.0.0.1:{free_port()}"
-        place.start("gunicorn", "-b", address, "-w", "4", *options, "wsgi:application")
+        replaced = ["--max-requests", "100", "--max-requests-jitter", "20"]
+        place.start("gunicorn", "-b", address, "-w", "4", *replaced, *options, "wsgi:application")
         place.until("gunicorn answers", lambda: get(f"http://{address}/"))
         answers: set[bytes] = set()
 
         def request(_: int) -> None:
-            place.until("an answer", lambda: answers.add(get(f"http://{address}/")) or True)
+            place.until("an answer", lambda: answers.add(get(f"http://{address}/")) is None)
 
         with ThreadPoolExecutor(4) as pool:
             list(pool.map(request, range(1000)))
-        assert len(answers) > 4, f"only the workers {answers} ever answered: none was replaced"
+        place.until(
+            "a replaced worker answers", lambda: answers.add(get(f"http://{address}/")) or len(answers) > 4
+        )
 
     return work
 
+
+# --- Airflow
 
 DAG = """
 from datetime import datetime, timedelta
@@ -65,85 +79,338 @@ with DAG("work", start_date=datetime(2024, 1, 1), schedule=None, is_paused_upon_
 """
 
 
-def airflow_environ(place: Place, **more: str) -> None:
-    """Point Airflow at this place's directory and at free ports, and give it the DAG."""
+def airflow(place: Place, executor: str, **more: str) -> int:
+    """Point Airflow at this place's directory and at free ports, and give it the DAG; return its HTTP port."""
+    port = free_port()
     place.write("dags/work.py", DAG)
     place.environ.update(
         AIRFLOW_HOME=str(place.directory),
         AIRFLOW__CORE__DAGS_FOLDER=str(place.directory / "dags"),
+        AIRFLOW__CORE__EXECUTOR=executor,
         AIRFLOW__CORE__LOAD_EXAMPLES="False",
         AIRFLOW__CORE__PARALLELISM="4",
-        AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT=str(free_port()),
+        AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL="5",
         AIRFLOW__LOGGING__TRIGGER_LOG_SERVER_PORT=str(free_port()),
+        AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT=str(free_port()),
         AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_SERVER_PORT=str(free_port()),
         AIRFLOW__USAGE_DATA_COLLECTION__ENABLED="False",
         **more,
     )
+    return port
 
 
 def airflow_3_standalone(place: Place) -> None:
-    """All components healthy, and a DAG run with a deferrable task succeeds."""
-    port = free_port()
-    airflow_environ(
-        place,
+    """All four components are healthy, and a DAG run with a deferrable task succeeds."""
+    port = airflow(place, "LocalExecutor", AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS="True")
+    server = f"http://127.0.0.1:{port}"
+    place.environ.update(
+        AIRFLOW__API__BASE_URL=server,
         AIRFLOW__API__PORT=str(port),
-        AIRFLOW__API__BASE_URL=f"http://127.0.0.1:{port}",
         AIRFLOW__API__WORKERS="1",
-        AIRFLOW__CORE__EXECUTION_API_SERVER_URL=f"http://127.0.0.1:{port}/execution/",
-        AIRFLOW__CORE__EXECUTOR="LocalExecutor",
-        AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS="True",
-        AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL="5",
+        AIRFLOW__CORE__EXECUTION_API_SERVER_URL=f"{server}/execution/",
     )
-    api = f"http://127.0.0.1:{port}/api/v2"
     place.start("airflow", "standalone")
 
     def healthy() -> bool:
-        health = json.loads(get(f"{api}/monitor/health"))
+        health = json.loads(get(f"{server}/api/v2/monitor/health"))
         return len(health) == 4 and all(part["status"] == "healthy" for part in health.values())
 
     place.until("four healthy components", healthy)
-    headers = {
-        "Authorization": "Bearer " + json.loads(get(f"http://127.0.0.1:{port}/auth/token"))["access_token"],
-        "Content-Type": "application/json",
-    }
+    token = json.loads(get(f"{server}/auth/token"))["access_token"]
+    headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
 
     def call(path: str, data: object = None) -> dict[str, str]:
         body = json.dumps(data).encode() if data is not None else None
-        with urllib.request.urlopen(urllib.request.Request(api + path, body, headers), timeout=10) as answer:
+        request = urllib.request.Request(f"{server}/api/v2/dags/{path}", body, headers)
+        with urllib.request.urlopen(request, timeout=10) as answer:
             result: dict[str, str] = json.load(answer)
             return result
 
-    place.until("the DAG is known", lambda: call("/dags/work"))
-    run = call("/dags/work/dagRuns", {"logical_date": None})["dag_run_id"]
-    place.until("the DAG run ends", lambda: state(place, call, run) == "success")
+    place.until("the DAG is known", lambda: call("work"))
+    run = call("work/dagRuns", {"logical_date": None})["dag_run_id"]
+    succeeds(place, lambda: call(f"work/dagRuns/{run}")["state"])
 
 
-def state(place: Place, call: Callable[[str], dict[str, str]], run: str) -> str:
-    """Return the DAG run's state; a failed run is the end of the wait."""
-    current = call(f"/dags/work/dagRuns/{run}")["state"]
-    assert current != "failed", "the DAG run failed"
-    return current
+def succeeds(place: Place, state: Callable[[], str]) -> None:
+    """Wait until a DAG run's state is success; a failed run is the end of the wait."""
+
+    def success() -> bool:
+        now = state()
+        assert now != "failed", "the DAG run failed"
+        return now == "success"
+
+    place.until("the DAG run succeeds", success)
 
 
-SIGSEGV = b"was sent SIGSEGV!"
+def airflow_2_on_postgresql(
+    *components: str, executor: str, triggerer: bool = True
+) -> Callable[[Place], None]:
+    """A DAG run with a deferrable task succeeds; each component is a command line after `airflow`."""
+
+    def work(place: Place) -> None:
+        database = services.postgresql(place)
+        airflow(place, executor, AIRFLOW__DATABASE__SQL_ALCHEMY_CONN=f"postgresql+psycopg2://{database}")
+        if executor == "CeleryExecutor":
+            place.environ.update(
+                AIRFLOW__CELERY__BROKER_URL=services.redis(place),
+                AIRFLOW__CELERY__RESULT_BACKEND=f"db+postgresql://{database}",
+            )
+        place.finish("airflow", "db", "migrate")
+        for component in ("scheduler", "triggerer", *components):
+            place.start("airflow", *component.split())
+
+        def sql(query: str) -> str:
+            command = ["psql", "-XAtc", query, f"postgresql://{database}"]
+            return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+
+        place.until("the DAG is known", lambda: sql("select dag_id from serialized_dag"))
+        place.finish("airflow", "dags", "trigger", "work")
+        succeeds(place, lambda: sql("select state from dag_run"))
+
+    return work
+
+
+def airflow_2_webserver(place: Place) -> None:
+    """/health answers, and the workers keep their pids for 15 s."""
+    port = airflow(place, "SequentialExecutor")
+    place.finish("airflow", "db", "migrate")
+    place.start("airflow", "webserver", "-p", str(port), "-w", "2")
+    place.until("/health answers", lambda: get(f"http://127.0.0.1:{port}/health"))
+    master = psutil.Process(int((place.directory / "airflow-webserver.pid").read_text()))
+    place.until("two workers", lambda: len(master.children()) == 2)
+    workers = {worker.pid for worker in master.children()}
+    place.holds_for(15, "the workers keep their pids", lambda: {w.pid for w in master.children()} == workers)
+
+
+# --- Celery, Dask, pytest-xdist, multiprocessing
+
+CELERY = """
+import os
+from celery import Celery, group
+
+app = Celery("work", broker=os.environ["BROKER"], backend=os.environ["BROKER"])
+
+@app.task
+def double(number):
+    return 2 * number
+
+if __name__ == "__main__":
+    results = group(double.s(number) for number in range(1000)).apply_async()
+    assert results.get(timeout=300) == [2 * number for number in range(1000)]
+"""
+
+
+def celery(place: Place) -> None:
+    """1,000 tasks are answered by four processes, each replaced after ten tasks."""
+    place.environ["BROKER"] = services.redis(place)
+    place.write("work.py", CELERY)
+    place.start(
+        "celery",
+        "-A",
+        "work",
+        "worker",
+        "-c",
+        "4",
+        "--max-tasks-per-child",
+        "10",
+        "-P",
+        "prefork",
+        "-l",
+        "WARNING",
+    )
+    place.finish("python", "work.py")
+
+
+DASK = """
+from dask.distributed import Client, LocalCluster
+
+if __name__ == "__main__":
+    with LocalCluster(4, threads_per_worker=1, dashboard_address=None) as cluster, Client(cluster) as client:
+        assert sum(client.gather(client.map(lambda n: n + 1, range(200)))) == sum(range(1, 201))
+"""
+
+
+def dask(place: Place) -> None:
+    """A local cluster of four worker processes does 200 tasks."""
+    place.write("work.py", DASK)
+    place.finish("python", "work.py")
+
+
+def xdist(place: Place) -> None:
+    """Four worker processes run a small test suite."""
+    place.write(
+        "test_work.py", "import pytest\n\n@pytest.mark.parametrize('n', range(50))\ndef test(n): pass\n"
+    )
+    place.finish("pytest", "-n", "4")
+    assert b"50 passed" in place.log.read_bytes()
+
+
+FORKS = """
+import multiprocessing, os, sys, threading
+from setproctitle import getproctitle, setproctitle
+
+CHILDREN, HOW = int(sys.argv[1]), sys.argv[2]
+
+def title(number=0):
+    setproctitle(f"child {number}")
+    assert getproctitle() == f"child {number}"
+
+def fork(leave):
+    pid = os.fork()
+    if not pid:
+        try:
+            leave()
+            os._exit(0)
+        finally:
+            os._exit(1)
+    assert os.waitpid(pid, 0)[1] == 0
+
+def in_thread():
+    errors = []
+    threading.excepthook = errors.append
+    thread = threading.Thread(target=fork, args=(title,))
+    thread.start()
+    thread.join()
+    assert not errors
+
+def daemonised():
+    def session_leader():
+        os.setsid()
+        fork(title)
+    fork(session_leader)
+
+def process():
+    child = context.Process(target=title)
+    child.start()
+    child.join()
+    assert child.exitcode == 0
+
+if __name__ == "__main__":
+    if HOW in ("fork", "forkserver", "spawn"):
+        context = multiprocessing.get_context(HOW)
+        context.set_forkserver_preload(["setproctitle"])
+        once = process
+    else:
+        once = {"thread": in_thread, "daemon": daemonised}[HOW]
+    for _ in range(CHILDREN):
+        once()
+"""
+
+
+def forks(children: int, *hows: str) -> Callable[[Place], None]:
+    """Every child sets its title and ends well; `hows` are ways to start one."""
+
+    def work(place: Place) -> None:
+        place.write("work.py", FORKS)
+        for how in hows:
+            place.finish("python", "-W", "ignore", "work.py", str(children), how)
+
+    return work
+
+
+GUARDED = "upstream does not call setproctitle on macOS any more"
+EXEC = "its processes are started by exec, not by fork alone"
 
 CONSUMERS = [
     *(
-        Consumer(
-            "gunicorn",
-            f"23.0.0 {kind}",
-            ["gunicorn==23.0.0"],
-            gunicorn("-k", kind, *options, "--max-requests", "100", "--max-requests-jitter", "20"),
-            symptom=SIGSEGV,
-            slow=False,
+        Consumer("gunicorn", version, requirements, gunicorn(*options), symptom=WAS_SENT, slow=slow)
+        for version, requirements, options, slow in (
+            ("23.0.0 sync", ["gunicorn==23.0.0"], ["-k", "sync"], False),
+            ("23.0.0 gthread", ["gunicorn==23.0.0"], ["-k", "gthread", "--threads", "2"], False),
+            ("23.0.0 gevent", ["gunicorn==23.0.0", "gevent"], ["-k", "gevent"], True),
+            ("23.0.0 --preload", ["gunicorn==23.0.0"], ["--preload"], True),
         )
-        for kind, options in (("sync", []), ("gthread", ["--threads", "2"]))
     ),
     Consumer(
-        "Airflow standalone, LocalExecutor",
-        "3.0.2",
-        ["apache-airflow==3.0.2"],
-        airflow_3_standalone,
-        exclude_newer="2025-07-15",
+        "gunicorn",
+        "20.1.0 sync",
+        ["gunicorn==20.1.0", "setuptools<81"],
+        gunicorn("-k", "sync"),
+        symptom=b"was terminated due to signal 11",
+    ),
+    Consumer("gunicorn", "newest", ["gunicorn>=25"], gunicorn(), before="guarded", why=GUARDED),
+    *(
+        Consumer("multiprocessing", f"Python {python}", [], forks(1000, "fork"), python=python, slow=slow)
+        for python, slow in (("3.9", True), ("3.10", True), ("3.11", False), ("3.12", True), ("3.13", True))
+    ),
+    Consumer("multiprocessing", "forkserver", [], forks(1000, "forkserver")),
+    Consumer("multiprocessing", "spawn", [], forks(20, "spawn"), before="lives", why=EXEC),
+    Consumer("os.fork", "from a thread", [], forks(1000, "thread")),
+    Consumer("os.fork", "daemonised twice", [], forks(1000, "daemon")),
+    *(
+        Consumer(
+            "Celery prefork on Redis",
+            version,
+            requirements,
+            celery,
+            era,
+            SIGNAL_11,
+            slow=slow,
+            needs=["redis-server"],
+        )
+        for version, requirements, era, slow in (
+            ("newest", ["celery[redis]"], None, False),
+            ("5.3", ["celery[redis]==5.3.*"], "2024-03-01", True),
+        )
+    ),
+    Consumer(
+        "Dask distributed",
+        "forkserver",
+        ["distributed"],
+        dask,
+        environ={"DASK_DISTRIBUTED__WORKER__MULTIPROCESSING_METHOD": "forkserver"},
+    ),
+    Consumer("Dask distributed", "spawn", ["distributed"], dask, before="lives", why=EXEC),
+    Consumer("pytest-xdist", "newest", ["pytest-xdist"], xdist, before="lives", why=EXEC),
+    *(
+        Consumer(
+            "Airflow webserver",
+            version,
+            [f"apache-airflow=={version}"],
+            airflow_2_webserver,
+            exclude_newer=era,
+            symptom=WAS_SENT,
+            enough=10,
+        )
+        for version, era in (("2.10.5", "2025-03-01"), ("2.11.0", "2025-06-15"))
+    ),
+    Consumer(
+        "Airflow scheduler, LocalExecutor",
+        "2.10.5",
+        ["apache-airflow[postgres]==2.10.5"],
+        airflow_2_on_postgresql(executor="LocalExecutor"),
+        exclude_newer="2025-03-01",
+        enough=10,
+        needs=["psql"],
+    ),
+    Consumer(
+        "Airflow, CeleryExecutor",
+        "2.10.5",
+        ["apache-airflow[postgres,celery,redis]==2.10.5"],
+        airflow_2_on_postgresql("celery worker --concurrency 2", executor="CeleryExecutor"),
+        exclude_newer="2025-03-01",
+        needs=["psql", "redis-server"],
+    ),
+    *(
+        Consumer(
+            "Airflow standalone, LocalExecutor",
+            version,
+            [f"apache-airflow=={version}"],
+            airflow_3_standalone,
+            exclude_newer=era,
+            enough=10,
+        )
+        for version, era in (("3.0.2", "2025-07-15"), ("3.0.6", "2025-09-15"))
+    ),
+    *(
+        Consumer(
+            "Airflow standalone, LocalExecutor",
+            version,
+            [f"apache-airflow=={version}.*"],
+            airflow_3_standalone,
+            before="guarded",
+            why=GUARDED,
+        )
+        for version in ("3.1", "3.3")
     ),
 ]

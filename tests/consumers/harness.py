@@ -10,9 +10,9 @@ import json
 import os
 import re
 import shutil
+import subprocess
 import sys
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -35,8 +35,9 @@ class Consumer:
 
     `work` gets a Place, starts servers there, and returns when the work is done; it waits by
     Place.until() only, so that a run that keeps crashing is given up early. `symptom` is the line
-    that users find in the log. `deaths_before` is False where no crash is expected without the
-    shim, and `why` says why.
+    that users find in the log. `before` says what happens without the shim: its processes "die";
+    it "lives", for the reason `why`; or it is "guarded" upstream on macOS, which only a Mac can
+    show, as programs see the real platform once the startup files have run.
     """
 
     name: str
@@ -44,11 +45,13 @@ class Consumer:
     requirements: Sequence[str]
     work: Callable[[Place], None]
     exclude_newer: str | None = None
-    symptom: bytes = DEATH.pattern
-    deaths_before: bool = True
+    symptom: bytes = b"Fatal Python error: Segmentation fault"
+    before: str = "dies"
     why: str = ""
+    enough: int = 4  # deaths after which a run is given up
     needs: Sequence[str] = ()  # programs of the system
     slow: bool = True
+    python: str | None = None  # a version; else the one that runs the tests
     environ: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -86,12 +89,30 @@ class Place:
         path.write_text(text)
         return path
 
-    def start(self, *command: str, user: str | None = None, program: Path | None = None) -> None:
+    def start(self, *command: str, user: str | None = None) -> subprocess.Popen[bytes]:
         """Start a server; its first word is a program of the environment unless it is a path."""
         path = command[0] if "/" in command[0] else str(self.venv.path / "bin" / command[0])
-        self.servers.enter_context(
-            running([path, *command[1:]], self.log, self.environ, self.directory, user=user)
+        # PostgreSQL may not look into a directory of root's.
+        directory = Path("/") if user else self.directory
+        return self.servers.enter_context(
+            running([path, *command[1:]], self.log, self.environ, directory, user=user)
         )
+
+    def finish(self, *command: str) -> None:
+        """Run a command to its end, which must be a good one."""
+        process = self.start(*command)
+        self.until(f"{command} ends", lambda: process.poll() is not None)
+        assert process.returncode == 0, f"{command} ended with {process.returncode}"
+
+    def holds_for(self, seconds: float, what: str, condition: Callable[[], bool]) -> None:
+        """Check that a condition holds all the time for so many seconds."""
+        end = time.monotonic() + seconds
+
+        def still() -> bool:
+            assert condition(), f"no longer: {what}"
+            return time.monotonic() > end
+
+        self.until(what, still, seconds + 30)
 
     def until(self, what: str, condition: Callable[[], object], seconds: float = 180) -> None:
         """Wait for a condition. Raises Crashing once enough processes have died, NotInTime at the deadline."""
@@ -130,7 +151,7 @@ def run(consumer: Consumer, venv: Venv, directory: Path, shim: str) -> Outcome:
             **consumer.environ,
         }
     )
-    place = Place(venv, directory, environ, give_up_after=10 if shim == "off" else 1)
+    place = Place(venv, directory, environ, give_up_after=consumer.enough if shim == "off" else 1)
     started = time.monotonic()
     failure = ""
     with place.servers:
