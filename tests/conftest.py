@@ -23,9 +23,13 @@ def make_venv(tmp_path_factory: pytest.TempPathFactory, wheel: Path) -> Callable
     made: dict[tuple[object, ...], Venv] = {}
 
     def make(
-        *requirements: str, exclude_newer: str | None = None, macos: bool = True, python: str | None = None
+        *requirements: str,
+        exclude_newer: str | None = None,
+        macos: bool = True,
+        python: str | None = None,
+        extra: str = "",
     ) -> Venv:
-        key = (*requirements, exclude_newer, macos, python)
+        key = (*requirements, exclude_newer, macos, python, extra)
         if key not in made:
             venv = made[key] = Venv.make(
                 tmp_path_factory.mktemp("venv") / "venv", *([interpreter(python)] if python else [])
@@ -33,7 +37,7 @@ def make_venv(tmp_path_factory: pytest.TempPathFactory, wheel: Path) -> Callable
             era = ["--exclude-newer", exclude_newer] if exclude_newer else []
             if requirements:
                 venv.install(*era, *requirements)
-            venv.install(str(wheel))
+            venv.install(f"{wheel}[{extra}]" if extra else str(wheel))
             if macos:
                 venv.simulate_macos()
         return made[key]

@@ -79,9 +79,9 @@ class Venv:
             raise AssertionError(f"{arguments} ended with {done.returncode}:\n{done.stdout}{done.stderr}")
         return done
 
-    def evaluate(self, code: str, **variables: str) -> str:
-        """Run the code; return what it printed, blanks stripped."""
-        return self.run("-c", code, **variables).stdout.strip()
+    def evaluate(self, code: str, *arguments: str, **variables: str) -> str:
+        """Run the code with the arguments; return what it printed, blanks stripped."""
+        return self.run("-c", code, *arguments, **variables).stdout.strip()
 
 
 def interpreter(version: str) -> str:

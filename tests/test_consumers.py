@@ -48,6 +48,7 @@ def test_dies_without_the_shim_and_works_with_it(
     assert after.done, after.failure + tail(after)
     assert after.deaths == 0, tail(after)
     assert consumer.symptom not in after.log
+    assert b"switched on late" not in after.log
 
 
 def tail(outcome: harness.Outcome) -> str:

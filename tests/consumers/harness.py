@@ -80,6 +80,7 @@ class Place:
         self.log.touch()
         self.environ = environ
         self.servers = contextlib.ExitStack()
+        self.processes: list[subprocess.Popen[bytes]] = []
         self._give_up_after = give_up_after
 
     def write(self, name: str, text: str) -> Path:
@@ -94,9 +95,11 @@ class Place:
         path = command[0] if "/" in command[0] else str(self.venv.path / "bin" / command[0])
         # PostgreSQL may not look into a directory of root's.
         directory = Path("/") if user else self.directory
-        return self.servers.enter_context(
+        process = self.servers.enter_context(
             running([path, *command[1:]], self.log, self.environ, directory, user=user)
         )
+        self.processes.append(process)
+        return process
 
     def finish(self, *command: str) -> None:
         """Run a command to its end, which must be a good one."""

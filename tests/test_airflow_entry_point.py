@@ -1,0 +1,107 @@
+"""Airflow switches the shim on itself when the startup file was not run, and says why."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from pathlib import Path
+
+import pytest
+from consumers import harness
+from consumers.declared import CONSUMERS
+from environments import ROOT, STARTUP_FILES, Venv
+
+# Airflow's settings import the entry point's module; only meanwhile is this macOS.
+MACOS_FOR_THE_ENTRY_POINT = """
+import sys
+from importlib.machinery import PathFinder
+
+
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name != "airflow_setproctitle_shim.airflow":
+            return None
+        spec = PathFinder.find_spec(name, path)
+        load = spec.loader.exec_module
+
+        def exec_module(module):
+            here, sys.platform = sys.platform, "darwin"
+            try:
+                load(module)
+            finally:
+                sys.platform = here
+
+        spec.loader.exec_module = exec_module
+        return spec
+
+
+sys.meta_path.insert(0, Finder())
+"""
+
+# Airflow imports this after the entry points and before executors, in every process.
+LOCAL_SETTINGS = """
+import importlib.util, os, sys
+print("SERVED", os.getpid(), importlib.util.find_spec("setproctitle").origin, *sys.argv[1:2], file=sys.stderr, flush=True)
+"""
+
+LATE = re.compile(r"airflow-setproctitle-shim was switched on late.*")
+
+
+def without_startup_files(path: Path, wheel: Path, consumer: harness.Consumer) -> Venv:
+    """An environment with Airflow and the shim, whose startup files somebody removed."""
+    venv = Venv.make(path)
+    venv.install("--exclude-newer", str(consumer.exclude_newer), *consumer.requirements)
+    venv.install(str(wheel))
+    for name in STARTUP_FILES:
+        (venv.site_packages / name).unlink()
+    return venv
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "consumer",
+    [c for c in CONSUMERS if c.name.startswith("Airflow s") and c.version in ("2.10.5", "3.0.2")],
+    ids=lambda consumer: consumer.version,
+)
+def test_airflow_survives_without_startup_files_and_warns_once_in_each_process(
+    consumer: harness.Consumer, wheel: Path, tmp_path: Path
+) -> None:
+    venv = without_startup_files(tmp_path / "venv", wheel, consumer)
+    assert (
+        "SERVED" not in venv.run("-c", "import airflow, sys; assert 'setproctitle' not in sys.modules").stderr
+    )
+    (venv.site_packages / "macos_for_the_entry_point.py").write_text(MACOS_FOR_THE_ENTRY_POINT)
+    (venv.site_packages / "macos_for_the_entry_point.pth").write_text("import macos_for_the_entry_point\n")
+
+    def work(place: harness.Place) -> None:
+        place.write("config/airflow_local_settings.py", LOCAL_SETTINGS)
+        consumer.work(place)
+
+    outcome = harness.run(dataclasses.replace(consumer, work=work), venv, tmp_path / "place", shim="")
+    log = outcome.log.decode(errors="replace")
+    assert outcome.done and outcome.deaths == 0, outcome.failure + log[-4000:]
+
+    served = re.findall(r"SERVED (\d+) (\S+)(.*)", log)
+    assert {Path(origin).name for _, origin, _ in served} == {"replacement.py"}
+    assert any("scheduler" in command for _, _, command in served)
+    warnings = LATE.findall(log)
+    assert len(warnings) == len({pid for pid, _, _ in served})
+
+    [warning] = {text.strip() for text in warnings}
+    quoted = warning.replace(str(venv.path), "/path/to/.venv").replace(
+        venv.site_packages.parent.name, "python3.11"
+    )
+    page = re.sub(r"^> ", "", (ROOT / "docs/switching-on.md").read_text(), flags=re.MULTILINE)
+    assert quoted in " ".join(page.split())
+
+
+@pytest.mark.slow
+def test_on_linux_the_entry_point_leaves_no_trace(make_venv, tmp_path: Path) -> None:
+    venv = make_venv("apache-airflow==3.0.2", exclude_newer="2025-07-15", macos=False)
+    code = (
+        "import sys, airflow, airflow.settings, airflow_setproctitle_shim as shim;"
+        "assert 'airflow_setproctitle_shim.airflow' in sys.modules;"
+        "assert 'airflow_setproctitle_shim.doctor' not in sys.modules;"
+        "assert not shim.is_active()"
+    )
+    assert "airflow-setproctitle-shim" not in venv.run("-c", code, AIRFLOW_HOME=str(tmp_path)).stderr

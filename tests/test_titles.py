@@ -1,0 +1,216 @@
+"""Titles mode: what `ps` shows, and that it costs nobody's life."""
+
+from __future__ import annotations
+
+import dataclasses
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from consumers import harness
+from consumers.declared import CONSUMERS
+from environments import ROOT, STAND_IN, SWITCH, UV, Venv
+
+RESULTS = ROOT / "results"
+TITLES = {SWITCH: "titles", "PYTHONPATH": str(STAND_IN)}
+
+
+@pytest.fixture
+def venv(make_venv: Callable[..., Venv]) -> Venv:
+    return make_venv("psutil", extra="titles")
+
+
+def seen_from_outside(venv: Venv, code: str, **variables: str) -> list[str]:
+    """Run code in which `seen()` prints the process's title as another process sees it; return the titles."""
+    looking = """
+import json, os, subprocess, sys, threading
+from setproctitle import getproctitle, setproctitle
+def seen():
+    look = "import psutil, sys; print(ascii(' '.join(psutil.Process(int(sys.argv[1])).cmdline()).strip()))"
+    print(subprocess.check_output([sys.executable, "-c", look, str(os.getpid())], text=True), end="", flush=True)
+"""
+    out = venv.run("-c", looking + code, **{**TITLES, **variables}).stdout
+    return [eval(line, {}) for line in out.splitlines()]  # written by ascii() above
+
+
+@pytest.mark.parametrize(
+    "title", ["a title", "naïve – 🐍", "x" * 200], ids=["plain", "unicode", "200 letters"]
+)
+def test_parent_and_forked_child_show_their_own_titles(venv: Venv, title: str) -> None:
+    code = f"""
+setproctitle({title!r}); seen()
+pid = os.fork()
+if not pid:
+    setproctitle("child"); seen(); os._exit(0)
+assert os.waitpid(pid, 0)[1] == 0
+seen()
+"""
+    assert seen_from_outside(venv, code) == [title, "child", title]
+
+
+@pytest.mark.parametrize("title", ["''", "'x' * 65536", "'two\\nlines'", "'tab\\tbed'"])
+def test_odd_titles_come_back_whole_and_harm_nobody(venv: Venv, title: str) -> None:
+    code = f"""
+setproctitle({title}); assert getproctitle() == {title}
+setproctitle("then"); seen()
+"""
+    assert seen_from_outside(venv, code) == ["then"]
+
+
+def test_titles_change_whether_set_before_or_after_threads_start(venv: Venv) -> None:
+    code = """
+setproctitle("before"); seen()
+threading.Thread(target=threading.Event().wait, daemon=True).start()
+setproctitle("after"); seen()
+"""
+    assert seen_from_outside(venv, code) == ["before", "after"]
+
+
+def test_child_programs_see_every_environment_variable(venv: Venv) -> None:
+    code = """
+before = dict(os.environ)
+setproctitle("x" * 4096)
+os.environ["LATER"] = "value"
+show = "import json, os; print(json.dumps(dict(os.environ)))"
+after = json.loads(subprocess.check_output([sys.executable, "-c", show]))
+assert after == {**before, "LATER": "value"}, before.items() ^ after.items()
+"""
+    seen_from_outside(venv, code, MARKER="m" * 1000)
+
+
+def test_ps_shows_the_title(venv: Venv) -> None:
+    code = 'print(repr(subprocess.check_output(["ps", "-o", "args=", "-p", str(os.getpid())], text=True).strip()))'
+    assert seen_from_outside(venv, f"setproctitle('airflow worker'); {code}") == ["airflow worker"]
+
+
+def test_a_thousand_children_set_titles_and_live(venv: Venv) -> None:
+    code = """
+setproctitle("parent")
+for number in range(1000):
+    pid = os.fork()
+    if not pid:
+        setproctitle(f"child {number}"); os._exit(0)
+    assert os.waitpid(pid, 0)[1] == 0
+"""
+    venv.run("-c", f"import os; from setproctitle import setproctitle\n{code}", **TITLES)
+
+
+def test_arguments_are_checked_and_functions_named_as_without_titles(venv: Venv) -> None:
+    code = """
+import pickle, setproctitle as module
+for bad in (b"bytes", "a\\0b", "\\ud800"):
+    try: setproctitle(bad)
+    except (TypeError, ValueError): pass
+    else: raise AssertionError(bad)
+assert setproctitle.__name__ == "setproctitle" and setproctitle.__module__ == "setproctitle"
+assert pickle.loads(pickle.dumps(setproctitle)) is setproctitle is module.setproctitle
+setproctitle(title="by keyword"); seen()
+"""
+    assert seen_from_outside(venv, code) == ["by keyword"]
+
+
+def test_without_titles_mode_processtitle_is_never_imported(venv: Venv) -> None:
+    code = """
+setproctitle("title")
+assert not {"processtitle", "airflow_setproctitle_shim.titles"} & set(sys.modules)
+"""
+    seen_from_outside(venv, code, **{SWITCH: "auto"})
+
+
+BROKEN = {
+    "missing": None,
+    "too old": "def prepare(): pass\nset_to = None\n",
+    "failing": "def prepare(**_): raise OSError('no argv here')\n",
+    "failing later": "def prepare(**_): pass\ndef set_to(title): raise OSError('no room')\n",
+}
+
+
+@pytest.mark.parametrize("how", BROKEN)
+def test_a_broken_processtitle_is_warned_about_once_and_harms_nobody(
+    make_venv: Callable[..., Venv], tmp_path: Path, how: str
+) -> None:
+    source = BROKEN[how]
+    if source is not None:
+        (tmp_path / "processtitle.py").write_text(source)
+    code = "import setproctitle as s; [s.setproctitle(t) for t in 'abc']; print(s.getproctitle())"
+    done = make_venv().run("-c", code, **{SWITCH: "titles", "PYTHONPATH": str(tmp_path)})
+    assert done.stdout == "c\n"
+    assert done.stderr.count("RuntimeWarning") == 1
+    assert "pip install 'airflow-setproctitle-shim[titles]'" in done.stderr
+
+
+# --- real Airflow
+
+AIRFLOW_3 = next(c for c in CONSUMERS if c.version == "3.0.2")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["auto", "titles"])
+def test_ps_shows_airflows_own_titles_in_titles_mode(
+    make_venv: Callable[..., Venv], tmp_path: Path, mode: str
+) -> None:
+    venv = make_venv(*AIRFLOW_3.requirements, exclude_newer=AIRFLOW_3.exclude_newer, extra="titles")
+    listing = ""
+
+    def work(place: harness.Place) -> None:
+        nonlocal listing
+        AIRFLOW_3.work(place)
+        command = ["ps", "-ww", "-o", "args=", "-s", str(place.processes[0].pid)]
+        listing = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+    outcome = harness.run(dataclasses.replace(AIRFLOW_3, work=work), venv, tmp_path / "place", shim=mode)
+    assert outcome.done and outcome.deaths == 0, outcome.failure
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / f"ps-{mode}.txt").write_text(listing.replace(str(venv.path), "/path/to/.venv"))
+    titles = [line for line in listing.splitlines() if line.startswith("airflow ")]
+    expected = ("airflow worker -- LocalExecutor", "airflow api_server", "airflow serve-logs")
+    assert all(any(line.startswith(title) for line in titles) for title in expected) == (mode == "titles"), (
+        listing
+    )
+
+
+COUNT = """
+import sys
+from airflow.cli.commands.webserver_command import GunicornMonitor
+monitor = GunicornMonitor(int(sys.argv[1]), 2, 120, 0, 1, False)
+print(monitor._get_num_ready_workers_running())
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("mode", "environ", "ready"),
+    [("off", {"PYTHONPATH": ""}, 2), ("auto", {}, 0), ("titles", {}, 2)],
+    ids=["the real setproctitle", "remembered titles", "titles mode"],
+)
+def test_airflow_2s_webserver_monitor_counts_ready_workers_by_their_titles(
+    make_venv: Callable[..., Venv], tmp_path: Path, mode: str, environ: dict[str, str], ready: int
+) -> None:
+    webserver = next(c for c in CONSUMERS if c.name == "Airflow webserver" and c.version == "2.10.5")
+    venv = make_venv(*webserver.requirements, exclude_newer=webserver.exclude_newer, extra="titles")
+    counted: list[int] = []
+
+    def work(place: harness.Place) -> None:
+        webserver.work(place)
+        pid = (place.directory / "airflow-webserver.pid").read_text().strip()
+        counted.append(int(venv.evaluate(COUNT, pid, AIRFLOW_HOME=str(place.directory)).splitlines()[-1]))
+
+    consumer = dataclasses.replace(webserver, work=work, environ=environ)
+    outcome = harness.run(consumer, venv, tmp_path / "place", shim=mode)
+    assert outcome.done and outcome.deaths == 0, outcome.failure + outcome.log[-2000:].decode()
+    assert counted == [ready]
+
+
+@pytest.mark.slow
+def test_processtitles_macos_wheel_links_nothing_of_launch_services() -> None:
+    command = [str(UV), "run", "--quiet", "--no-project", "--with", "lief", "--with", "pip"]
+    done = subprocess.run(
+        [*command, "python", "tools/macho_symbols.py"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    linked = [set(line.split()[1:]) for line in done.stdout.splitlines() if line.startswith("  links:")]
+    assert linked == [
+        {"/usr/lib/libSystem.B.dylib"},
+        {"/usr/lib/libSystem.B.dylib", "/usr/lib/libc++.1.dylib"},
+    ]
+    assert "LSApplicationCheckIn" not in done.stdout
