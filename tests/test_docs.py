@@ -14,7 +14,7 @@ from environments import ROOT
 
 from airflow_setproctitle_shim import cli
 
-DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
+DOCUMENTS = sorted(path for at in ("*.md", "docs/**/*.md", "benchmarks/*.md") for path in ROOT.glob(at))
 NAMES = [str(document.relative_to(ROOT)) for document in DOCUMENTS]
 LINK = re.compile(r"\]\(\s*<?([^)>\s]+)[^)]*\)|<(https?://[^>\s]+)>|(?:src|srcset|href)=\"([^\"]+)\"")
 
