@@ -78,4 +78,7 @@ def _end_session(process: subprocess.Popen[bytes]) -> None:
             session = int(entry.read_text().rpartition(")")[2].split()[3])
             if session == process.pid:
                 os.kill(int(entry.parent.name), signal.SIGKILL)
+    # macOS has no /proc, and no permission where it means that nobody is left.
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
     process.wait(10)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -30,7 +31,9 @@ def test_dies_without_the_shim_and_works_with_it(
     missing = [program for program in consumer.needs if shutil.which(program) is None]
     if missing:
         pytest.skip(f"not installed on this machine: {', '.join(missing)}")
-    venv = make_venv(*consumer.requirements, exclude_newer=consumer.exclude_newer, python=consumer.python)
+    real = ["setproctitle"] if sys.platform == "darwin" else []
+    requirements = [*consumer.requirements, *real]
+    venv = make_venv(*requirements, exclude_newer=consumer.exclude_newer, python=consumer.python)
     guarded = consumer.before == "guarded"
     before = None if guarded else harness.run(consumer, venv, tmp_path / "before", shim="off")
     after = harness.run(consumer, venv, tmp_path / "after", shim="")

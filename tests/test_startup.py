@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import pytest
 from environments import ROOT, STARTUP_FILES, SWITCH, Venv, uv
@@ -30,6 +31,8 @@ def mac(make_venv) -> Venv:
 
 @pytest.fixture
 def linux(make_venv) -> Venv:
+    if sys.platform == "darwin":
+        pytest.skip("needs a system that is not macOS")
     return make_venv("setproctitle", macos=False)
 
 
@@ -39,7 +42,7 @@ def test_on_macos_every_interpreter_serves_the_replacement(mac: Venv) -> None:
 
 
 def test_the_program_after_startup_sees_the_real_platform(mac: Venv) -> None:
-    assert state(mac)["platform"] == "linux"
+    assert state(mac)["platform"] == sys.platform
 
 
 def test_on_linux_nothing_of_ours_is_loaded_and_setproctitle_is_native(linux: Venv) -> None:

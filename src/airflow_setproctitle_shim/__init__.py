@@ -49,12 +49,12 @@ def startup() -> None:
         )
 
 
-def setting() -> str:
-    """Return the value of AIRFLOW_SETPROCTITLE_SHIM in lower case, without surrounding blanks."""
+def setting(variable: str = VARIABLE) -> str:
+    """Return the value of an environment variable of ours in lower case, without surrounding blanks."""
     # Late: a global reference to os costs 1 % of an interpreter's whole run when modules are cleared.
     import os
 
-    return os.environ.get(VARIABLE, "").strip().lower()
+    return os.environ.get(variable, "").strip().lower()
 
 
 def activate() -> None:

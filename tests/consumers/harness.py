@@ -11,6 +11,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import time
 import urllib.request
 from collections.abc import Callable, Sequence
@@ -145,7 +146,7 @@ def run(consumer: Consumer, venv: Venv, directory: Path, shim: str) -> Outcome:
     environ = clean_environ(
         **{
             "PATH": f"{venv.path / 'bin'}{os.pathsep}{os.environ['PATH']}",
-            "PYTHONPATH": str(STAND_IN),
+            "PYTHONPATH": "" if sys.platform == "darwin" else str(STAND_IN),  # on a Mac the real one
             "PYTHONFAULTHANDLER": "1",
             "PYTHONUNBUFFERED": "1",
             "HOME": str(directory),

@@ -1,0 +1,135 @@
+"""The constants that Airflow 3 dropped from airflow.lineage come back where one asks for them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from environments import Venv, clean_environ
+
+LINEAGE = "AIRFLOW_SETPROCTITLE_SHIM_LINEAGE"
+CONSTANTS = {"PIPELINE_OUTLETS": "pipeline_outlets", "PIPELINE_INLETS": "pipeline_inlets", "AUTO": "auto"}
+NAMES = ", ".join(CONSTANTS)
+
+# Airflow's side: what settings.initialize() does, then an import as plugins do it.
+INITIALIZE = "import airflow_setproctitle_shim.airflow\n"
+PLUGIN = f"from airflow.lineage import {NAMES}\n"
+SHOW = f"import json; print(json.dumps(dict(zip({NAMES.split(', ')}, [{NAMES}]))))"
+
+
+@pytest.fixture
+def linux(make_venv: Callable[..., Venv]) -> Venv:
+    return make_venv(macos=False)
+
+
+@pytest.fixture
+def imitation(tmp_path: Path) -> Callable[[str], str]:
+    """Return a function that writes an airflow.lineage with the given source and returns what to put on the path."""
+
+    def write(source: str) -> str:
+        (tmp_path / "airflow").mkdir()
+        (tmp_path / "airflow/__init__.py").touch()
+        (tmp_path / "airflow/lineage.py").write_text(source)
+        return str(tmp_path)
+
+    return write
+
+
+@pytest.mark.parametrize("value", ["1", "on", "true", " Yes\t"])
+def test_asked_for_the_constants_are_put_back(
+    linux: Venv, imitation: Callable[[str], str], value: str
+) -> None:
+    environ = {"PYTHONPATH": imitation(""), LINEAGE: value}
+    assert json.loads(linux.evaluate(INITIALIZE + PLUGIN + SHOW, **environ)) == CONSTANTS
+
+
+@pytest.mark.parametrize("environ", [{}, {LINEAGE: ""}, {LINEAGE: "0"}, {LINEAGE: "OFF"}], ids=repr)
+def test_unasked_the_import_fails_as_it_does_without_us(
+    linux: Venv, imitation: Callable[[str], str], environ: dict[str, str]
+) -> None:
+    done = linux.run("-c", INITIALIZE + PLUGIN, check=False, PYTHONPATH=imitation(""), **environ)
+    assert "ImportError: cannot import name 'PIPELINE_OUTLETS'" in done.stderr
+    assert LINEAGE not in done.stderr
+
+
+def test_an_unknown_value_is_named_with_what_is_accepted_and_counts_as_off(
+    linux: Venv, imitation: Callable[[str], str]
+) -> None:
+    environ = {"PYTHONPATH": imitation(""), LINEAGE: "maybe"}
+    [line] = linux.run("-c", INITIALIZE, **environ).stderr.splitlines()
+    assert f"{LINEAGE}='maybe' is not one of 1, on, true, yes, off, 0, false" in line
+    assert linux.run("-c", INITIALIZE + PLUGIN, check=False, **environ).returncode == 1
+
+
+def test_what_is_there_is_never_overridden(linux: Venv, imitation: Callable[[str], str]) -> None:
+    environ = {"PYTHONPATH": imitation("AUTO = 'theirs'"), LINEAGE: "1"}
+    shown = json.loads(linux.evaluate(INITIALIZE + PLUGIN + SHOW, **environ))
+    assert shown == {**CONSTANTS, "AUTO": "theirs"}
+
+
+@pytest.mark.parametrize("error", ["AttributeError", "ImportError"])
+def test_a_module_that_answers_for_missing_names_itself_is_asked_first(
+    linux: Venv, imitation: Callable[[str], str], error: str
+) -> None:
+    source = (
+        "def __getattr__(name):\n    if name == 'AUTO':\n        return 'theirs'\n"
+        f"    raise (AttributeError if name.startswith('__') else {error})(name)\n"
+    )
+    environ = {"PYTHONPATH": imitation(source), LINEAGE: "1"}
+    shown = json.loads(linux.evaluate(INITIALIZE + PLUGIN + SHOW, **environ))
+    assert shown == {**CONSTANTS, "AUTO": "theirs"}
+
+
+def test_a_lineage_that_was_imported_before_gets_them_too(
+    linux: Venv, imitation: Callable[[str], str]
+) -> None:
+    environ = {"PYTHONPATH": imitation(""), LINEAGE: "1"}
+    code = "import airflow.lineage\n" + INITIALIZE + PLUGIN + SHOW
+    assert json.loads(linux.evaluate(code, **environ)) == CONSTANTS
+
+
+def test_a_broken_wrapt_does_not_keep_airflow_from_starting(
+    linux: Venv, imitation: Callable[[str], str]
+) -> None:
+    code = "import sys; sys.modules['wrapt'] = None\n" + INITIALIZE + "print('started')"
+    done = linux.run("-c", code, PYTHONPATH=imitation(""), **{LINEAGE: "1"})
+    assert done.stdout == "started\n"
+    assert f"{LINEAGE}=1 has no effect: ModuleNotFoundError" in done.stderr
+
+
+def test_code_one_can_change_imports_them_from_here_without_any_airflow(linux: Venv) -> None:
+    code = f"from airflow_setproctitle_shim.airflow import {NAMES}\n"
+    assert json.loads(linux.evaluate(code + SHOW)) == CONSTANTS
+    assert linux.evaluate(code + "import sys; print('wrapt' in sys.modules)") == "False"
+
+
+AIRFLOWS = [("2.10.5", "2025-03-01"), ("3.0.2", "2025-07-15"), ("3.3.2", "2026-10-15")]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("version", "exclude_newer"), AIRFLOWS, ids=[version for version, _ in AIRFLOWS])
+def test_a_plugin_written_for_airflow_2_loads_in_real_airflow_when_asked_for(
+    make_venv: Callable[..., Venv], tmp_path: Path, version: str, exclude_newer: str
+) -> None:
+    venv = make_venv(f"apache-airflow=={version}", exclude_newer=exclude_newer)
+    (tmp_path / "plugins").mkdir()
+    (tmp_path / "plugins/legacy.py").write_text(
+        f"{PLUGIN}from airflow.plugins_manager import AirflowPlugin\n\n\n"
+        f"class Legacy(AirflowPlugin):\n    name = 'legacy of ' + {' + '.join(CONSTANTS)}\n"
+    )
+    name = "legacy of " + "".join(CONSTANTS.values())
+
+    def loaded(**variables: str) -> bool:
+        """Whether `airflow plugins` lists the plugin."""
+        environ = clean_environ(AIRFLOW_HOME=str(tmp_path), AIRFLOW__CORE__LOAD_EXAMPLES="False", **variables)
+        command = [venv.path / "bin/airflow", "plugins", "--output", "json"]
+        listed = subprocess.run(
+            command, env=environ, capture_output=True, text=True, timeout=300, check=False
+        )
+        return name in listed.stdout
+
+    assert loaded() == version.startswith("2."), "without us: only Airflow 2 has the constants"
+    assert loaded(**{LINEAGE: "1"})

@@ -1,0 +1,165 @@
+"""From interpreter start to the hundredth title: what is done is on a short list, and nothing else is.
+
+Two witnesses: Python's audit events, and on Linux the kernel's system calls. Each is shown to see.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+import pytest
+from environments import ROOT, SIMULATED_MACOS, Venv, clean_environ
+
+OURS = {
+    "airflow_setproctitle_shim.pth",
+    "airflow_setproctitle_shim.start",
+    "airflow_setproctitle_shim/__init__.py",
+    "airflow_setproctitle_shim/replacement.py",
+}
+THE_TESTS = {*SIMULATED_MACOS, "audit_witness.py", "aaa_audit.pth", "program.py"}
+OTHERS = {"_virtualenv.py", "_virtualenv.pth", "stdlib: sitecustomize.py"}  # uv's and Debian's
+
+# Everything that may happen, by audit event. What is not here must not.
+ALLOWED = {
+    "import": {
+        "airflow_setproctitle_shim",
+        "setproctitle",
+        "simulated_macos",
+        *("sitecustomize", "usercustomize"),  # by site
+        "apport_python_hook",  # by Debian's sitecustomize
+    },
+    "open": OURS | THE_TESTS | OTHERS,
+    "compile": OURS | THE_TESTS | OTHERS | {"<string>"},  # <string>: a startup file's line
+    "exec": OURS | THE_TESTS | OTHERS | {"<string>"},
+    "marshal.loads": None,  # bytecode of a module that "open" names
+    "os.listdir": None,  # the import system looks into directories on the path
+    "cpython.run_file": None,
+}
+
+PROGRAM = """
+import sys, setproctitle
+for number in range(100):
+    setproctitle.setproctitle(f"title {number}")
+    setproctitle.setthreadtitle(f"thread {number}")
+assert setproctitle.getproctitle() == "title 99" and setproctitle.getthreadtitle() == "thread 99"
+assert setproctitle.__spec__.origin.endswith("replacement.py")
+if "report" in sys.argv:
+    sys.modules["audit_witness"].report()
+"""
+
+# Before 3.12 only the kernel witness sees threads.
+THREAD = "_thread.start_new_thread" if sys.version_info >= (3, 12) else None
+
+# What a startup file must not do, the audit event that shows it, and the system call if there is one.
+OFFENCES = [
+    ("open('offence', 'w').close()", "open", '"offence", O_WRONLY'),
+    ("open('/etc/hosts').close()", "open", '"/etc/hosts", O_RDONLY'),
+    ("import _socket; _socket.socket()", "socket.__new__", r"socket\("),
+    ("import os; os.system('true')", "os.system", "clone|fork"),
+    ("import os; os.fork() or os._exit(0)", "os.fork", "clone|fork"),
+    ("import _thread; _thread.start_new_thread(id, (0,))", THREAD, "clone"),
+    ("import os; os.environ['OFFENCE'] = '1'", "os.putenv", None),
+    ("import _ctypes; _ctypes.dlopen(None, 0)", "ctypes.dlopen", None),
+]
+
+
+@pytest.fixture
+def watched(fresh_venv: Venv) -> Venv:
+    """A simulated Mac whose first startup file installs the audit witness; bytecode is written already."""
+    shutil.copy(ROOT / "tests/audit_witness.py", fresh_venv.site_packages)
+    (fresh_venv.site_packages / "aaa_audit.pth").write_text("import audit_witness\n")
+    (fresh_venv.site_packages / "program.py").write_text(PROGRAM)
+    fresh_venv.run(str(fresh_venv.site_packages / "program.py"))
+    return fresh_venv
+
+
+def audited(venv: Venv) -> list[tuple[str, str]]:
+    """What the program did that is not on the list."""
+    events = json.loads(venv.run(str(venv.site_packages / "program.py"), "report").stdout.splitlines()[-1])
+    assert ["import", "airflow_setproctitle_shim"] in events and ["import", "setproctitle"] in events
+    return [
+        (event, what)
+        for event, what in events
+        if event not in ALLOWED or (ALLOWED[event] is not None and what not in ALLOWED[event])
+    ]
+
+
+def test_nothing_is_done_that_is_not_on_the_list(watched: Venv) -> None:
+    assert audited(watched) == []
+
+
+@pytest.mark.parametrize(("offence", "event", "_"), [offence for offence in OFFENCES if offence[1]])
+def test_the_audit_witness_sees(watched: Venv, offence: str, event: str, _: object) -> None:
+    (watched.site_packages / "bbb_offence.pth").write_text(f"import sys; exec({offence!r})\n")
+    assert event in [seen for seen, what in audited(watched) if what != "bbb_offence.pth"]
+
+
+STDLIB = Path(sysconfig.get_path("stdlib"))
+CALLS = (  # ?: not every architecture has each
+    "?execve,?execveat,?fork,?vfork,?clone,?clone3,?socket,?connect,?bind,?open,?openat,?creat,?write,"
+    "?pwrite64,?writev,?rename,?renameat,?renameat2,?unlink,?unlinkat,?mkdir,?mkdirat,?link,?linkat,"
+    "?symlink,?symlinkat,?chmod,?fchmodat"
+)
+OPENING = re.compile(
+    r'(?:openat\(AT_FDCWD, |open\()"(?P<path>[^"]*)", (?P<flags>[A-Z_|]+).* = (?P<result>-?\d+)'
+)
+
+
+@pytest.fixture
+def strace() -> str:
+    program = shutil.which("strace")
+    if not program or subprocess.run([program, "-o", "/dev/null", "true"], check=False).returncode:
+        pytest.skip("strace is not installed or may not trace")
+    return program
+
+
+def calls(strace: str, venv: Venv, *arguments: str) -> list[str]:
+    """The interpreter's system calls, after the one that starts it."""
+    log = venv.path / "strace.log"
+    command = [strace, "-f", "-qq", "-s300", f"-etrace={CALLS}", f"-o{log}", str(venv.python)]
+    subprocess.run([*command, *arguments], env=clean_environ(), cwd=venv.path, check=True, timeout=300)
+    first, *rest = [line.partition(" ")[2].strip() for line in log.read_text().splitlines()]
+    assert first.startswith("execve(")
+    return rest
+
+
+def traced(strace: str, venv: Venv) -> list[str]:
+    """The program's system calls that are neither the bare interpreter's nor a file read that may be."""
+    bare = calls(strace, venv, "-S", "-c", "pass")
+    seen = calls(strace, venv, str(venv.site_packages / "program.py"))
+    assert any("airflow_setproctitle_shim.pth" in call for call in seen)
+    return [call for call in seen if call not in bare and not harmless(call, venv)]
+
+
+def harmless(call: str, venv: Venv) -> bool:
+    """Whether a call only looks for a file, or reads one of Python's, ours or the test's."""
+    opening = OPENING.match(call)
+    if opening is None:
+        return call.startswith(("+++ exited", "--- SIG"))
+    if set(opening["flags"].split("|")) - {"O_RDONLY", "O_CLOEXEC", "O_NONBLOCK", "O_DIRECTORY"}:
+        return False
+    path = Path(opening["path"])
+    if int(opening["result"]) < 0 or path.is_dir() or STDLIB in path.parents:
+        return True
+    if venv.site_packages not in path.parents:
+        return path == venv.path / "pyvenv.cfg"
+    source = re.sub(r"__pycache__/(\w+)\.[\w.-]+", r"\1.py", str(path.relative_to(venv.site_packages)))
+    return source in OURS | THE_TESTS | OTHERS
+
+
+def test_the_kernel_sees_no_process_no_socket_no_write_and_no_file_of_others(
+    strace: str, watched: Venv
+) -> None:
+    assert traced(strace, watched) == []
+
+
+@pytest.mark.parametrize(("offence", "_", "call"), [offence for offence in OFFENCES if offence[2]])
+def test_the_kernel_witness_sees(strace: str, watched: Venv, offence: str, _: object, call: str) -> None:
+    (watched.site_packages / "bbb_offence.pth").write_text(f"import sys; exec({offence!r})\n")
+    assert any(re.search(call, seen) for seen in traced(strace, watched))
