@@ -1,0 +1,76 @@
+"""Writes the result tables of docs/compatibility.md from the results files that the runs have left.
+
+    python tests/compatibility/page.py
+
+A table whose results file is not there stays as it is.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from environments import ROOT
+
+PAGE = ROOT / "docs/compatibility.md"
+RESULTS = ROOT / "results/compatibility"
+
+
+def save(name: str, results: object) -> None:
+    """Write a run's results file."""
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    (RESULTS / f"{name}.json").write_text(json.dumps(results, indent=1) + "\n")
+
+
+def matrix(results: dict[str, Any]) -> str:
+    """The matrix: a row for each check, a column for each Python, and what was missing."""
+    pythons = results["pythons"]
+    notes: dict[str, list[str]] = {}
+    rows = [["", *(f"{name} ({version})" for name, version in pythons.items())]]
+    for check, cells in results["cells"].items():
+        row = [check]
+        for name in pythons:
+            verdict, _, reason = cells[name].partition(": ")
+            row.append(verdict)
+            if reason:
+                notes.setdefault(f"{check}: {verdict}, {reason}", []).append(name)
+        rows.append(row)
+    for name, reason in results["missing"].items():
+        notes.setdefault(f"missing: {reason}", []).append(name)
+    return "\n".join([table(rows), "", *(f"- {note} ({', '.join(names)})" for note, names in notes.items())])
+
+
+def table(rows: Sequence[Sequence[str]]) -> str:
+    """Return a Markdown table with aligned columns; the first row is its head."""
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    lines = ["| " + " | ".join(cell.ljust(w) for cell, w in zip(row, widths)) + " |" for row in rows]
+    lines.insert(1, "| " + " | ".join("-" * width for width in widths) + " |")
+    return "\n".join(lines)
+
+
+TABLES: dict[str, Callable[[dict[str, Any]], str]] = {"matrix": matrix}
+
+
+def main() -> None:
+    """Rewrite every table whose results are there."""
+    text = PAGE.read_text()
+    for name, made in TABLES.items():
+        file = RESULTS / f"{name}.json"
+        if not file.exists():
+            print(f"{name}: no results, left as it is")
+            continue
+        begin, end = f"<!-- {name}: begin -->\n", f"\n<!-- {name}: end -->"
+        before, found, rest = text.partition(begin)
+        _, ended, after = rest.partition(end)
+        assert found and ended, f"the page has no place for {name}"
+        text = before + begin + made(json.loads(file.read_text())) + end + after
+    PAGE.write_text(text)
+
+
+if __name__ == "__main__":
+    main()
