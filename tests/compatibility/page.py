@@ -45,6 +45,23 @@ def matrix(results: dict[str, Any]) -> str:
     return "\n".join([table(rows), "", *(f"- {note} ({', '.join(names)})" for note, names in notes.items())])
 
 
+def bounds(results: dict[str, dict[str, str]]) -> str:
+    """What Airflow's requirements resolve to, and what the shim changes in that."""
+    head = ["Airflow", *next(iter(results.values()))]
+    return table([head, *([airflow, *row.values()] for airflow, row in results.items())])
+
+
+def cpython(results: dict[str, Any]) -> str:
+    """How CPython's own tests ended without and with the shim, and where that differs."""
+    kinds = ("passed", "skipped", "failure", "error")
+    rows = [[f"CPython {results['python']}", *(f"{kind}, without / with" for kind in kinds)]]
+    for file, ways in sorted(results["files"].items()):
+        off, on = ways["without the shim"], ways["with the shim"]
+        rows.append([file, *(f"{off.get(kind, 0)} / {on.get(kind, 0)}" for kind in kinds)])
+    differences = [f"- {name}: {off} / {on}" for name, (off, on) in results["differences"].items()]
+    return "\n".join([table(rows), "", *(differences or ["No test ended otherwise."])])
+
+
 def table(rows: Sequence[Sequence[str]]) -> str:
     """Return a Markdown table with aligned columns; the first row is its head."""
     widths = [max(map(len, column)) for column in zip(*rows)]
@@ -53,7 +70,7 @@ def table(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(lines)
 
 
-TABLES: dict[str, Callable[[dict[str, Any]], str]] = {"matrix": matrix}
+TABLES: dict[str, Callable[[dict[str, Any]], str]] = {"matrix": matrix, "bounds": bounds, "cpython": cpython}
 
 
 def main() -> None:
