@@ -277,6 +277,9 @@ import setproctitle
 setproctitle.setproctitle("title")
 assert shim.is_ours(setproctitle) and importlib.reload(setproctitle).getproctitle() == "title"
 assert "def setproctitle(title: str)" in inspect.getsource(setproctitle)
+assert inspect.getsource(setproctitle.setproctitle).startswith("def setproctitle(title: str)")
+assert setproctitle.setproctitle.__code__.co_filename == shim.REPLACEMENT
+assert setproctitle.__loader__.is_package("setproctitle")
 assert pickle.loads(pickle.dumps(setproctitle.setproctitle)) is setproctitle.setproctitle
 assert importlib.util.find_spec("setproctitle").submodule_search_locations == []
 assert setproctitle.__version__
