@@ -79,17 +79,25 @@ def test_arguments_are_accepted_and_rejected_as_by_the_c_function(
 
 TITLES = st.text(st.sampled_from("a\0é🐍\ud800")) | st.text(st.characters())
 ANYTHING = TITLES | st.one_of(st.none(), st.integers(), st.floats(), st.binary(), st.just(["title"]))
+ARGUMENT_LISTS = st.one_of(
+    st.tuples(st.tuples(TITLES), st.just({})),
+    st.tuples(st.just(()), st.fixed_dictionaries({"title": TITLES})),
+    st.tuples(
+        st.lists(ANYTHING, max_size=2),
+        st.dictionaries(st.sampled_from(["title", "name"]), ANYTHING, max_size=2),
+    ),
+)
 
 
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(
     function=st.sampled_from(["setproctitle", "setthreadtitle", "getproctitle", "getthreadtitle"]),
-    args=st.lists(ANYTHING, max_size=2),
-    kwargs=st.dictionaries(st.sampled_from(["title", "name"]), ANYTHING, max_size=2),
+    arguments=ARGUMENT_LISTS,
 )
 def test_any_argument_list_ends_as_with_the_c_function(
-    native: ModuleType, function: str, args: list[object], kwargs: dict[str, object]
+    native: ModuleType, function: str, arguments: Any
 ) -> None:
+    args, kwargs = arguments
     from airflow_setproctitle_shim import replacement
 
     def end(module: ModuleType) -> object:
