@@ -96,11 +96,12 @@ def interpreter(version: str) -> str:
     return str(found[0] or pytest.skip(f"no Python {version} on this machine"))
 
 
-def uv(*arguments: str, **options: Any) -> None:
-    """Run uv; raises AssertionError with what it printed if it fails."""
+def uv(*arguments: str, **options: Any) -> str:
+    """Run uv and return what it printed; raises AssertionError with its complaints if it fails."""
     assert UV, "uv is missing: pip install '.[test]'"
     done = subprocess.run(
         [UV, *arguments], check=False, capture_output=True, text=True, timeout=900, **options
     )
     if done.returncode:
         raise AssertionError(f"uv {' '.join(arguments)}:\n{done.stderr}")
+    return done.stdout

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import sys
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from compatibility import page
 from environments import ROOT, STARTUP_FILES, Venv, clean_environ, uv
 
 NAME = "airflow-setproctitle-shim"
@@ -38,7 +39,8 @@ class Installed:
     """Where an installer has put the package, and how it takes it away again."""
 
     venv: Venv
-    uninstall: Callable[[], None]
+    installer: str  # with its version
+    uninstall: Callable[[], object]
 
 
 def by_pip(version: str) -> Callable[[Source, Path], Installed]:
@@ -46,13 +48,21 @@ def by_pip(version: str) -> Callable[[Source, Path], Installed]:
         venv = Venv.make(directory / "venv")
         venv.install(version)
         venv.run("-m", "pip", "install", "-q", str(source.wheel))
-        return Installed(venv, lambda: _pip_uninstall(venv))
+        return Installed(venv, _pip_version(venv), lambda: _pip_uninstall(venv))
 
     return install
 
 
+def _pip_version(venv: Venv) -> str:
+    return " ".join(venv.run("-m", "pip", "--version").stdout.split()[:2])
+
+
 def _pip_uninstall(venv: Venv) -> None:
     venv.run("-m", "pip", "uninstall", "-q", "-y", NAME)
+
+
+def _uv_version() -> str:
+    return " ".join(uv("--version").split()[:2])
 
 
 def _uv_uninstall(venv: Venv) -> None:
@@ -62,26 +72,26 @@ def _uv_uninstall(venv: Venv) -> None:
 def by_uv(source: Source, directory: Path) -> Installed:
     venv = Venv.make(directory / "venv")
     venv.install(str(source.wheel))
-    return Installed(venv, lambda: _uv_uninstall(venv))
+    return Installed(venv, _uv_version(), lambda: _uv_uninstall(venv))
 
 
 def from_sdist(source: Source, directory: Path) -> Installed:
     venv = Venv.make(directory / "venv")
     venv.install(str(source.sdist))
-    return Installed(venv, lambda: _uv_uninstall(venv))
+    return Installed(venv, _uv_version(), lambda: _uv_uninstall(venv))
 
 
 def editable_by_uv(source: Source, directory: Path) -> Installed:
     venv = Venv.make(directory / "venv")
     venv.install("-e", str(_checkout(source, directory)))
-    return Installed(venv, lambda: _uv_uninstall(venv))
+    return Installed(venv, _uv_version(), lambda: _uv_uninstall(venv))
 
 
 def editable_by_pip(source: Source, directory: Path) -> Installed:
     venv = Venv.make(directory / "venv")
     venv.install("pip")
     venv.run("-m", "pip", "install", "-q", "-e", str(_checkout(source, directory)))
-    return Installed(venv, lambda: _pip_uninstall(venv))
+    return Installed(venv, _pip_version(venv), lambda: _pip_uninstall(venv))
 
 
 def _checkout(source: Source, directory: Path) -> Path:
@@ -105,7 +115,8 @@ def by_uv_tool(source: Source, directory: Path) -> Installed:
         env=environ,
     )
     install_alone = ["tool", "install", "--quiet", "--python", sys.executable, "--reinstall", "gunicorn"]
-    return Installed(Venv(directory / "tools/gunicorn"), lambda: uv(*install_alone, env=environ))
+    venv = Venv(directory / "tools/gunicorn")
+    return Installed(venv, _uv_version(), lambda: uv(*install_alone, env=environ))
 
 
 def by_pipx(source: Source, directory: Path) -> Installed:
@@ -113,12 +124,13 @@ def by_pipx(source: Source, directory: Path) -> Installed:
         PIPX_HOME=str(directory), PIPX_BIN_DIR=str(directory / "bin"), PIPX_DEFAULT_PYTHON=sys.executable
     )
 
-    def pipx(*arguments: str) -> None:
-        uv("tool", "run", "pipx", *arguments, env=environ)
+    def pipx(*arguments: str) -> str:
+        return uv("tool", "run", "pipx", *arguments, env=environ)
 
     pipx("install", "-q", "gunicorn")
     pipx("inject", "-q", "gunicorn", str(source.wheel))
-    return Installed(Venv(directory / "venvs/gunicorn"), lambda: pipx("uninject", "gunicorn", NAME))
+    venv = Venv(directory / "venvs/gunicorn")
+    return Installed(venv, f"pipx {pipx('--version').strip()}", lambda: pipx("uninject", "gunicorn", NAME))
 
 
 PROJECT = '[project]\nname = "app"\nversion = "1"\nrequires-python = ">={0}.{1},<{0}.{2}"\n'.format(
@@ -130,12 +142,13 @@ def by_poetry(source: Source, directory: Path) -> Installed:
     (directory / "pyproject.toml").write_text(PROJECT)
     environ = clean_environ(POETRY_VIRTUALENVS_IN_PROJECT="true")
 
-    def poetry(*arguments: str) -> None:
-        uv("tool", "run", "poetry", *arguments, cwd=directory, env=environ)
+    def poetry(*arguments: str) -> str:
+        return uv("tool", "run", "poetry", *arguments, cwd=directory, env=environ)
 
     # By path, the requirements too: Poetry knows nothing of pip's and uv's configured indexes.
     poetry("add", *map(str, source.wheels.glob("*.whl")))
-    return Installed(Venv(directory / ".venv"), lambda: poetry("remove", NAME))
+    version = poetry("--version").replace("(version ", "").strip(")\n")
+    return Installed(Venv(directory / ".venv"), version, lambda: poetry("remove", NAME))
 
 
 def by_pdm(source: Source, directory: Path) -> Installed:
@@ -144,13 +157,14 @@ def by_pdm(source: Source, directory: Path) -> Installed:
     )
     (directory / "pyproject.toml").write_text(PROJECT + find_links)
 
-    def pdm(*arguments: str) -> None:
+    def pdm(*arguments: str) -> str:
         # Of its era: later releases of its requirement hishel break it.
         command = ["tool", "run", "--python", sys.executable, "--exclude-newer", "2026-03-01", "pdm"]
-        uv(*command, *arguments, "--no-self", cwd=directory, env=clean_environ())
+        return uv(*command, *arguments, cwd=directory, env=clean_environ())
 
-    pdm("add", NAME)
-    return Installed(Venv(directory / ".venv"), lambda: pdm("remove", NAME))
+    pdm("add", "--no-self", NAME)
+    version = pdm("--version").replace(", version", "").strip()
+    return Installed(Venv(directory / ".venv"), version, lambda: pdm("remove", "--no-self", NAME))
 
 
 class UserSite(Venv):
@@ -166,7 +180,7 @@ class UserSite(Venv):
 def by_pip_user(source: Source, directory: Path) -> Installed:
     user = UserSite(directory)
     user.run("-m", "pip", "install", "-q", "--user", str(source.wheel))
-    return Installed(user, lambda: _pip_uninstall(user))
+    return Installed(user, _pip_version(user), lambda: _pip_uninstall(user))
 
 
 SLOW = pytest.mark.slow
@@ -186,11 +200,26 @@ INSTALLERS = [
 ]
 
 
+@pytest.fixture(scope="module")
+def results() -> Iterator[dict[str, list[str]]]:
+    """Where the table in docs/compatibility.md comes from: by installer, its version and how it went."""
+    rows: dict[str, list[str]] = {}
+    yield rows
+    if len(rows) == len(INSTALLERS):
+        page.save("installers", rows)
+
+
 @pytest.mark.parametrize("install", INSTALLERS)
 def test_startup_files_are_in_place_owned_at_work_and_gone_afterwards(
-    install: Callable[[Source, Path], Installed], source: Source, tmp_path: Path
+    install: Callable[[Source, Path], Installed],
+    source: Source,
+    tmp_path: Path,
+    results: dict[str, list[str]],
+    request: pytest.FixtureRequest,
 ) -> None:
+    row = results[request.node.callspec.id] = ["", "FAIL"]
     installed = install(source, tmp_path)
+    row[0] = installed.installer
     venv = installed.venv
     assert all((venv.site_packages / name).is_file() for name in STARTUP_FILES)
     assert owned(venv.site_packages) == set(STARTUP_FILES)
@@ -200,6 +229,7 @@ def test_startup_files_are_in_place_owned_at_work_and_gone_afterwards(
     installed.uninstall()
     assert not list(venv.site_packages.glob("*airflow_setproctitle_shim*"))
     assert venv.run("-c", "pass").stderr == ""
+    row[1] = "ok"
 
 
 def owned(site_packages: Path) -> set[str]:

@@ -51,6 +51,11 @@ def bounds(results: dict[str, dict[str, str]]) -> str:
     return table([head, *([airflow, *row.values()] for airflow, row in results.items())])
 
 
+def installers(results: dict[str, list[str]]) -> str:
+    """What installed the package, and whether all that must hold did."""
+    return table([["", "version", "result"], *([way, *row] for way, row in results.items())])
+
+
 def cpython(results: dict[str, Any]) -> str:
     """How CPython's own tests ended without and with the shim, and where that differs."""
     kinds = ("passed", "skipped", "failure", "error")
@@ -70,7 +75,12 @@ def table(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(lines)
 
 
-TABLES: dict[str, Callable[[dict[str, Any]], str]] = {"matrix": matrix, "bounds": bounds, "cpython": cpython}
+TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
+    "matrix": matrix,
+    "installers": installers,
+    "bounds": bounds,
+    "cpython": cpython,
+}
 
 
 def main() -> None:
