@@ -102,8 +102,9 @@ def test_any_argument_list_ends_as_with_the_c_function(
 
     def end(module: ModuleType) -> object:
         result = outcome(lambda: getattr(module, function)(*args, **kwargs))
-        # This process's own argv limits what the C function remembers; see the test below.
-        return str if isinstance(result, str) else result
+        # The C functions cut titles, to the room this process's argv gives and threads' to 15 bytes,
+        # and then cannot decode half a character; the test below compares titles that fit.
+        return str if isinstance(result, str) or result is UnicodeDecodeError else result
 
     assert end(replacement) == end(native)
 

@@ -91,11 +91,11 @@ def main() -> None:
         if not file.exists():
             print(f"{name}: no results, left as it is")
             continue
-        begin, end = f"<!-- {name}: begin -->\n", f"\n<!-- {name}: end -->"
+        begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
         before, found, rest = text.partition(begin)
         _, ended, after = rest.partition(end)
         assert found and ended, f"the page has no place for {name}"
-        text = before + begin + made(json.loads(file.read_text())) + end + after
+        text = f"{before}{begin}\n{made(json.loads(file.read_text()))}\n{end}{after}"
     PAGE.write_text(text)
 
 
