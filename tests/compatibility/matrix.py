@@ -46,7 +46,8 @@ def main() -> int:
             check.name: {p.name: cells[check.name] for p, cells in zip(pythons, columns)} for check in ROWS
         },
     }
-    page.save("matrix", results)
+    if options.only is WANTED:
+        page.save("matrix", results)
     print(page.matrix(results))
     failed = sum(cell.startswith("FAIL") for cells in columns for cell in cells.values())
     lacking = [name for name in missing if name in REQUIRED]

@@ -64,7 +64,8 @@ def cpython(results: dict[str, Any]) -> str:
         off, on = ways["without the shim"], ways["with the shim"]
         rows.append([file, *(f"{off.get(kind, 0)} / {on.get(kind, 0)}" for kind in kinds)])
     differences = [f"- {name}: {off} / {on}" for name, (off, on) in results["differences"].items()]
-    return "\n".join([table(rows), "", *(differences or ["No test ended otherwise."])])
+    missing = [f"- {test}: not installed with this Python" for test in results["missing"]]
+    return "\n".join([table(rows), "", *(differences or ["No test ended otherwise."]), *missing])
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:
