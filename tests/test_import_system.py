@@ -140,6 +140,7 @@ def test_autowrapts_hooks_see_the_replacement(order: str, fresh_venv: Venv) -> N
     assert seen == f"seen {served}"
 
 
+@pytest.mark.slow
 @ORDERS
 def test_setuptools_and_an_editable_setproctitle_do_not_get_in_front(
     order: str, fresh_venv: Venv, tmp_path: Path

@@ -259,7 +259,7 @@ def test_an_upgrade_replaces_the_older_version_completely(source: Source, tmp_pa
 
 @pytest.mark.slow
 @pytest.mark.parametrize("first", ["pip", "uv"])
-def test_one_installer_reinstalls_and_removes_what_another_installed(
+def test_one_installer_reinstalls_what_another_installed_and_uninstall_leaves_nothing(
     first: str, source: Source, tmp_path: Path
 ) -> None:
     venv = Venv.make(tmp_path / "venv")
@@ -272,8 +272,11 @@ def test_one_installer_reinstalls_and_removes_what_another_installed(
     def by_uv() -> None:
         venv.install("--reinstall", "--no-deps", wheel)
 
-    steps = [pip, by_uv, lambda: _pip_uninstall(venv), by_uv, pip, lambda: _uv_uninstall(venv)]
-    for step in steps if first == "pip" else steps[3:] + steps[:3]:
+    steps: dict[str, list[Callable[[], None]]] = {
+        "pip": [pip, by_uv, lambda: _pip_uninstall(venv)],
+        "uv": [by_uv, pip, lambda: _uv_uninstall(venv)],
+    }
+    for step in steps[first]:
         step()
         there = [name for name in STARTUP_FILES if (venv.site_packages / name).exists()]
         if step in (pip, by_uv):

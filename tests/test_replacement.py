@@ -79,7 +79,7 @@ def test_arguments_are_accepted_and_rejected_as_by_the_c_function(
 
 TITLES = st.text(st.sampled_from("a\0é🐍\ud800")) | st.text(st.characters())
 ANYTHING = TITLES | st.one_of(st.none(), st.integers(), st.floats(), st.binary(), st.just(["title"]))
-ARGUMENT_LISTS = st.one_of(
+ARGUMENT_LISTS: st.SearchStrategy[Any] = st.one_of(
     st.tuples(st.tuples(TITLES), st.just({})),
     st.tuples(st.just(()), st.fixed_dictionaries({"title": TITLES})),
     st.tuples(

@@ -71,8 +71,9 @@ def found(root: Path) -> list[Python]:
 
 def _of_this_machine() -> Iterator[tuple[Path, str]]:
     """Yield every interpreter that pyenv or PATH has, whether it works or not."""
-    pyenv = os.environ.get("PYENV_ROOT") or str(Path.home() / ".pyenv")
-    for path in sorted(Path(pyenv).glob("versions/*/bin/python"), reverse=True):
+    pyenv = shutil.which("pyenv")
+    root = subprocess.check_output([pyenv, "root"], text=True).strip() if pyenv else Path.home() / ".pyenv"
+    for path in sorted(Path(root).glob("versions/*/bin/python"), reverse=True):
         yield Path("/"), str(path)
     for name in [*(f"python{wanted}" for wanted in WANTED), "pypy3"]:
         program = shutil.which(name)
