@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from . import VARIABLE, probed
 from .environment import installed
+from .titles import INSTALL
 
 STAND_IN = Path(__file__).parent / "stand_in"
 METHODS = ("fork", "forkserver", "spawn")
@@ -29,7 +32,7 @@ class Run:
     served: bool  # `import setproctitle` gave the shim's module
     ends: dict[str, int]  # "ok", a signal's name, "hung" or "exit N" -> how many
     listing: list[str] = field(default_factory=list)  # lines of ps, in titles mode
-    frames: list[str] = field(default_factory=list)  # the first crash's Python frames
+    frames: list[str] = field(default_factory=list)  # the first crash's Python frames, innermost first
 
     @property
     def lost(self) -> int:
@@ -49,16 +52,25 @@ class Settings:
     simulate: bool
 
 
-def probe(settings: Settings) -> tuple[Run, Run]:
+def probe(settings: Settings, progress: Callable[[str], None] = lambda _: None) -> tuple[Run, Run]:
     """Return the run without and the run with the shim, each in a fresh interpreter.
 
-    Raises ProbeError when setproctitle is missing or an interpreter fails.
+    Raises ProbeError when something it needs is missing or an interpreter fails.
     """
+    if settings.titles and shutil.which("ps") is None:
+        raise ProbeError("there is no `ps` here to read titles with; install it, or leave out --titles")
+    if settings.titles and installed("processtitle") is None:
+        raise ProbeError(f"processtitle, which shows titles, is not installed; try: {INSTALL}")
     if not settings.simulate and installed("setproctitle") is None:
         raise ProbeError(
             "setproctitle is not installed here, so there is nothing to probe; try: probe --simulate"
         )
-    return run("off", settings), run("titles" if settings.titles else "auto", settings)
+    progress(
+        f"without the shim: {settings.children} children, {settings.timeout:g} s for each {probed.AT_ONCE}"
+    )
+    off = run("off", settings)
+    progress(f"with the shim: {settings.children} children, {settings.timeout:g} s for each {probed.AT_ONCE}")
+    return off, run("titles" if settings.titles else "auto", settings)
 
 
 def run(setting: str, settings: Settings) -> Run:
