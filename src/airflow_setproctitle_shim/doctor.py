@@ -13,6 +13,7 @@ import stat
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from importlib.machinery import PathFinder
 from pathlib import Path
 
 from importlib_metadata import PackagePath
@@ -236,7 +237,9 @@ def _edited(file: PackagePath) -> bool:
 def removed(scope: Scope) -> Iterator[Finding]:
     """setproctitle deleted by hand though something installed requires it."""
     dist = environment.installed("setproctitle")
-    if dist and all(Path(str(file.locate())).exists() for file in dist.files or []):
+    # Not importlib's find_spec(): while the shim is on, that finds the shim's module.
+    spec = PathFinder.find_spec("setproctitle")
+    if dist and spec and spec.origin:
         return
     if names := [f"{package.name} {package.version}" for package in environment.requirers("setproctitle")]:
         state = "lacks files" if dist else "is not installed"

@@ -287,15 +287,20 @@ def sightings(path: Path, component: str) -> Iterator[Sighting]:
                 end = len(data) if end < 0 else end
                 line, counted = line + data.count(b"\n", counted, start), start
                 prefix = COMPONENT.match(data, start, end)
-                time = TIME.search(data, start, end)
-                if time is None:
-                    time = next(reversed([*TIME.finditer(data, max(0, start - LINE // 4), start)]), None)
-                when = time and _timestamp(*time.groups(b"")) or when
+                own = TIME.search(data, start, end)
+                when = _last_time(data, *(own.span() if own else (start - LINE // 4, start)), when)
                 source = prefix.group(1).decode() if prefix else component
                 yield Sighting(match.lastgroup or "", source, when, f"{path}:{line}")
                 done = max(done, match.end())
             line += data.count(b"\n", counted, done)
+            when = _last_time(data, done - LINE // 4, done, when)
             data = data[done:]
+
+
+def _last_time(data: bytes, start: int, end: int, otherwise: float) -> float:
+    """Return the last time in a part of a log."""
+    times = TIME.findall(data, max(0, start), end)
+    return (_timestamp(*times[-1]) if times else None) or otherwise
 
 
 @functools.lru_cache(maxsize=4096)
