@@ -62,8 +62,9 @@ def test_only_regular_files_of_a_readable_size_are_read(
 
 def test_a_hostile_finder_does_not_hide_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
     class Hostile:
-        def find_spec(self, *_: object) -> None:
-            raise RuntimeError("no")
+        def find_spec(self, name: str, *_: object) -> None:
+            if name == "setproctitle":
+                raise RuntimeError("no")
 
     monkeypatch.delitem(sys.modules, "setproctitle", raising=False)
     monkeypatch.setattr(sys, "meta_path", [Hostile(), *sys.meta_path])

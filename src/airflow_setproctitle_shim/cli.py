@@ -278,10 +278,10 @@ def _probe(options: argparse.Namespace) -> int:
     for run in (off, on):
         if run.frames:
             print("where it died:", *run.frames[:3], sep="\n  ")
-    if on.lost:
-        print("The shim did NOT save every child.")
-    elif not on.served:
+    if not on.served:
         print(f"The shim is not on here. See why: {doctor.COMMAND} status")
+    elif on.lost:
+        print("The shim did NOT save every child.")
     elif off.lost:
         print("The shim saved every child.")
     else:

@@ -1,0 +1,1 @@
+../src/airflow_setproctitle_shim/sitecustomize_template/sitecustomize.py
