@@ -148,7 +148,7 @@ def test_on_a_terminal_the_severity_is_coloured_and_progress_is_shown_and_taken_
     trouble: list[str],
 ) -> None:
     text = on_terminal(*trouble)
-    assert "\033[31merror\033[m: 1 processes" in text
+    assert "\033[31merror\033[m: 1 death" in text
     assert "\r\033[Kreading " in text
     assert text.index("\r\033[Kreading ") < text.rindex("\r\033[K") < text.index("error")
 

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from . import VARIABLE, __version__, doctor, environment, probe
@@ -55,64 +55,38 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    command = commands.add_parser("status", help="is the shim on here, and why")
-    command.set_defaults(run=_status)
-    command.add_argument("--python", metavar="PATH", help="ask about another Python interpreter")
-    _add_json(command)
+    def command(name: str, run: Callable[[argparse.Namespace], int], text: str) -> Callable[..., object]:
+        added = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
+        added.set_defaults(run=run)
+        return added.add_argument
 
-    command = commands.add_parser("probe", help="fork children that set a title, without and with the shim")
-    command.set_defaults(run=_probe)
-    command.add_argument(
-        "-n", "--children", type=_whole_number, default=20, metavar="N", help="children to fork (default: 20)"
-    )
-    command.add_argument(
-        "--timeout",
-        type=_seconds,
-        default=30.0,
-        metavar="S",
-        help="seconds before a child counts as hung (default: 30)",
-    )
-    command.add_argument(
-        "--method", choices=probe.METHODS, default="fork", help="how children start (default: fork)"
-    )
-    command.add_argument(
-        "--threads", action="store_const", const=4, default=0, help="fork with four other threads running"
-    )
-    command.add_argument(
-        "--titles", action="store_true", help="read the titles back with ps (needs the extra `titles`)"
-    )
-    command.add_argument(
-        "--simulate", action="store_true", help="use the stand-in for setproctitle, as off macOS"
-    )
-    _add_json(command)
+    add = command("status", _status, "tell whether the shim is on here, and why")
+    add("--python", metavar="PATH", help="ask about another Python interpreter")
+    add("--json", action="store_true", help="print JSON for programs")
 
-    command = commands.add_parser("doctor", help="look for what else is wrong; changes nothing")
-    command.set_defaults(run=_doctor)
-    command.add_argument(
-        "--logs", type=_existing, metavar="DIR", help="logs (default: those of AIRFLOW_HOME)"
-    )
-    command.add_argument(
-        "--crash-reports",
-        type=_existing,
-        default=Path("~/Library/Logs/DiagnosticReports").expanduser(),
-        metavar="DIR",
-        help="macOS crash reports (default: ~/Library/Logs/DiagnosticReports)",
-    )
-    command.add_argument(
-        "--only", action="append", choices=doctor.CHECKS, metavar="NAME", help="only this check; repeatable"
-    )
-    command.add_argument("--list", action="store_true", help="list the checks and stop")
-    _add_json(command)
+    add = command("probe", _probe, "fork children that set a title, without and with the shim")
+    add("-n", "--children", type=_whole_number, default=20, metavar="N", help="how many (default: 20)")
+    patience = "seconds before a child counts as hung (default: 30)"
+    add("--timeout", type=_seconds, default=30.0, metavar="S", help=patience)
+    add("--method", choices=probe.METHODS, default="fork", help="how children start (default: fork)")
+    add("--threads", action="store_const", const=4, default=0, help="fork with four other threads running")
+    add("--titles", action="store_true", help="read the titles back with ps (needs the extra `titles`)")
+    add("--simulate", action="store_true", help="use the stand-in for setproctitle, as off macOS")
+    add("--json", action="store_true", help="print JSON for programs")
 
-    command = commands.add_parser("sitecustomize", help="print a sitecustomize.py that switches the shim on")
-    command.set_defaults(run=_sitecustomize)
-    command.add_argument("--write", type=Path, metavar="DIR", help="write it to DIR/sitecustomize.py instead")
-    command.add_argument("--force", action="store_true", help="overwrite a file that is there")
+    add = command("doctor", _doctor, "look for what else is wrong, and change nothing")
+    add("--logs", type=_existing, metavar="DIR", help="where logs lie (default: in AIRFLOW_HOME)")
+    reports = Path("~/Library/Logs/DiagnosticReports").expanduser()
+    text = "where macOS crash reports lie (default: in ~/Library/Logs)"
+    add("--crash-reports", type=_existing, default=reports, metavar="DIR", help=text)
+    add("--only", action="append", choices=doctor.CHECKS, metavar="NAME", help="this check only; repeatable")
+    add("--list", action="store_true", help="list the checks and stop")
+    add("--json", action="store_true", help="print JSON for programs")
+
+    add = command("sitecustomize", _sitecustomize, "print a sitecustomize.py that switches the shim on")
+    add("--write", type=Path, metavar="DIR", help="write it to DIR/sitecustomize.py instead")
+    add("--force", action="store_true", help="overwrite a file that is there")
     return parser
-
-
-def _add_json(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--json", action="store_true", help="print JSON for programs")
 
 
 def _whole_number(text: str) -> int:
@@ -158,36 +132,25 @@ class Progress:
             print("\r\033[K", end="", file=sys.stderr, flush=True)
 
 
-def _say(text: str, indent: str = "", label: str = "") -> None:
-    """Print a paragraph that fits the terminal. The label, one of COLOURS, is put before it."""
+def _say(text: str, label: str = "") -> None:
+    """Print a paragraph that fits the terminal, after a label, which is one of COLOURS."""
     width = max(40, min(100, shutil.get_terminal_size().columns))
     text = _printable(f"{label}: {text}" if label else text)
-    text = textwrap.fill(
-        text,
-        width,
-        initial_indent=indent,
-        subsequent_indent=indent or "  " * bool(label),
-        break_long_words=False,
-        break_on_hyphens=False,
-    )
+    options = {"subsequent_indent": "  ", "break_long_words": False, "break_on_hyphens": False}
+    text = textwrap.fill(text, width, **options)  # type: ignore[arg-type]  # str and bool, as it must
     if label and sys.stdout.isatty() and not os.environ.get("NO_COLOR"):
         text = text.replace(label, f"\033[{COLOURS[label]}m{label}\033[m", 1)
     print(text)
 
 
 def _field(name: str, value: str) -> None:
-    """Print a line of a table. It is not wrapped, so that paths can be copied."""
+    """Print a line of a table. Paths are not wrapped, so that they can be copied."""
     print(f"  {name:13} {_printable(value)}")
 
 
 def _printable(text: str) -> str:
     """Return the text without what would drive the terminal: it may come from anybody's files."""
     return "".join(character if character.isprintable() else "?" for character in text)
-
-
-def _do(finding: doctor.Finding) -> None:
-    """Print what mends it. The command is not wrapped, so that it can be copied."""
-    print(f"  -> {_printable(finding.remedy)}")
 
 
 def _print_json(kind: str, data: dict[str, object]) -> None:
@@ -199,17 +162,17 @@ def _status(options: argparse.Namespace) -> int:
     if options.python:
         return _status_of(options.python, ["--json"] if options.json else [])
     on, why, finding = doctor.status()
-    trouble = finding is not None and finding.id != "switched-off"
+    trouble = finding is not None and finding.severity != "note"
     facts = environment.facts()
     if options.json:
         remedy = finding.remedy if finding else None
         _print_json("status", {"on": on, "ok": not trouble, "why": why, "remedy": remedy, **facts})
         return int(trouble)
     _say(why, label="on" if on else "off")
+    if finding and finding.evidence != why:
+        _say(finding.evidence, label=finding.severity)
     if finding:
-        if finding.evidence not in why:
-            _say(finding.evidence, label=finding.severity)
-        _do(finding)
+        print(f"  -> {_printable(finding.remedy)}")
     print()
     _field("platform", facts["platform"])
     value = facts["variable"]["value"]
@@ -306,14 +269,14 @@ def _doctor(options: argparse.Namespace) -> int:
     if not trouble:
         _say(f"Nothing needs attention ({len(names)} checks made).")
     for finding in findings:
+        more = len(finding.details) - 3
+        details = [*finding.details[:3], *([f"... and {more} more, see --json"] if more > 0 else [])]
         _say(finding.evidence, label=finding.severity)
-        _do(finding)
-        for line in finding.details[:3]:
+        print(f"  -> {_printable(finding.remedy)}")
+        for line in [*details, *finding.sources]:
+            for directory in environment.site_directories():
+                line = line.replace(f"{directory}{os.sep}", "")
             print(f"     {_printable(line)}")
-        if len(finding.details) > 3:
-            print(f"     ... and {len(finding.details) - 3} more (--json shows all)")
-        for line in finding.sources:
-            print(f"     {line}")
     return int(trouble)
 
 

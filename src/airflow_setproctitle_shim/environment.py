@@ -176,6 +176,12 @@ def packages() -> tuple[list[Package], int]:
     return [found[name] for name in sorted(found)], broken
 
 
+def edited_files(package: Package) -> list[Path]:
+    """Return the distribution's Python files that no longer have the hash in its RECORD."""
+    edited = [file for file in package.files if file.suffix == ".py" and not is_intact(file)]
+    return [path for file in edited if (path := Path(str(file.locate()))).is_file()]
+
+
 def requirers(name: str) -> list[Package]:
     """Return the installed distributions that require the one named, extras left out."""
     pattern = re.compile(rf"{re.escape(name)}\s*(?![\w.-])(?!.*\bextra\s*==)", re.IGNORECASE)
@@ -251,6 +257,18 @@ SIGN = re.compile(b"|".join(b"(?P<%s>%s)" % (kind.encode(), sign) for kind, sign
 NEEDED = (b"SIGSEGV", b"'signal 11", b"Segmentation fault", b"401 Unauthorized")  # one of them in each sign
 CHUNK = 2**20
 LINE = 2**16  # what is further away than this is not taken for part of a line
+
+
+def log_files(places: list[Path]) -> Iterator[tuple[Path, str]]:
+    """Yield the regular files at or below the places, each with the name of what it is the log of."""
+    for place in places:
+        if place.is_file():
+            yield place, place.stem
+        for directory, _, names in os.walk(place):
+            for path in (Path(directory, name) for name in sorted(names)):
+                inside = path.relative_to(place).parts
+                if path.is_file() and not path.is_symlink():
+                    yield path, inside[0] if len(inside) > 1 else path.stem
 
 
 @dataclass(frozen=True)
