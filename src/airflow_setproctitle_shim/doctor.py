@@ -112,6 +112,7 @@ class Scope:
     # By kind of sign, component, and whether the shim was installed by then.
     counts: collections.Counter[tuple[str, str, bool]] = field(default_factory=collections.Counter)
     first: dict[tuple[str, str], str] = field(default_factory=dict)
+    unread: list[str] = field(default_factory=list)
 
     def read_logs(self) -> None:
         """Read each log, once."""
@@ -119,9 +120,12 @@ class Scope:
         logs, self.logs = self.logs, []
         for path, component in environment.log_files(logs):
             self.progress(f"reading {path}")
-            for seen in environment.sightings(path, component):
-                self.counts[seen.kind, seen.component, seen.when >= since] += 1
-                self.first.setdefault((seen.kind, seen.component), seen.where)
+            try:
+                for seen in environment.sightings(path, component):
+                    self.counts[seen.kind, seen.component, seen.when >= since] += 1
+                    self.first.setdefault((seen.kind, seen.component), seen.where)
+            except OSError as error:
+                self.unread.append(str(error))
 
 
 def default_logs() -> list[Path]:
@@ -160,6 +164,9 @@ def crashes(scope: Scope) -> Iterator[Finding]:
     elif before:
         evidence = f"{_many(before, 'death')} by SIGSEGV before the shim was installed, none since"
         yield Finding("note", evidence, "restart Airflow, if you have not yet", CRASH_REPORTED, details)
+    if scope.unread:
+        evidence = f"{_many(len(scope.unread), 'log')} could not be read"
+        yield Finding("note", evidence, "run the doctor as a user who may", details=tuple(scope.unread))
 
 
 def _many(number: int, noun: str) -> str:
@@ -188,7 +195,7 @@ PATCH = re.compile(rb"from setproctitle import setproctitle\s+except ImportError
 
 def edited(scope: Scope) -> Iterator[Finding]:
     """Files of Airflow that were edited by hand."""
-    for package in environment.packages()[0]:
+    for package in environment.packages():
         if not package.name.startswith("apache-airflow"):
             continue
         scope.progress(f"edited by hand: {package.name}")

@@ -6,6 +6,7 @@ from __future__ import annotations
 import ast
 import base64
 import configparser
+import contextlib
 import datetime
 import functools
 import hashlib
@@ -144,11 +145,9 @@ def origin_of_setproctitle() -> str | None:
 def installed_at() -> float | None:
     """Return when the shim was installed here: the time its RECORD, or else METADATA, was written."""
     dist = installed(DISTRIBUTION)
-    for name in ("RECORD", "METADATA"):
-        for file in (dist.files if dist else None) or []:
-            if file.name == name and (path := Path(str(file.locate()))).exists():
-                return path.stat().st_mtime
-    return None
+    files = {file.name: Path(str(file.locate())) for file in (dist.files if dist else None) or []}
+    path = files.get("RECORD") or files.get("METADATA")
+    return path.stat().st_mtime if path and path.exists() else None
 
 
 @dataclass
@@ -162,18 +161,16 @@ class Package:
 
 
 @functools.lru_cache(maxsize=1)
-def packages() -> tuple[list[Package], int]:
-    """Return the installed distributions, and how many have metadata that cannot be read."""
+def packages() -> list[Package]:
+    """Return the installed distributions, without those whose metadata cannot be read."""
     found: dict[str, Package] = {}
-    broken = 0
     for dist in distributions():
-        try:
+        # Other people's metadata may raise anything.
+        with contextlib.suppress(Exception):
             package = Package(dist.name, dist.version, list(dist.requires or []), list(dist.files or []))
             # The first one found on sys.path is the one that is imported.
             found.setdefault(re.sub(r"[-_.]+", "-", package.name).lower(), package)
-        except Exception:  # noqa: BLE001  # other people's metadata may raise anything
-            broken += 1
-    return [found[name] for name in sorted(found)], broken
+    return [found[name] for name in sorted(found)]
 
 
 def edited_files(package: Package) -> list[Path]:
@@ -185,7 +182,7 @@ def edited_files(package: Package) -> list[Path]:
 def requirers(name: str) -> list[Package]:
     """Return the installed distributions that require the one named, extras left out."""
     pattern = re.compile(rf"{re.escape(name)}\s*(?![\w.-])(?!.*\bextra\s*==)", re.IGNORECASE)
-    return [package for package in packages()[0] if any(map(pattern.match, package.requires))]
+    return [package for package in packages() if any(map(pattern.match, package.requires))]
 
 
 @dataclass(frozen=True)
@@ -201,13 +198,13 @@ class Import:
 def imports_of_setproctitle(progress: Callable[[str], None]) -> tuple[list[Import], int]:
     """Return where installed distributions import setproctitle, and how many files could not be read."""
     found, skipped = [], 0
-    for package in packages()[0]:
+    for package in packages():
         progress(f"who imports setproctitle: {package.name}")
         own = package.name in ("setproctitle", DISTRIBUTION)
         for file in [] if own else package.files:
             path = Path(str(file.locate()))
             try:
-                # Parsing every file would take a minute, and hardly any names setproctitle.
+                # Hardly any file names setproctitle, and parsing takes long.
                 if file.suffix != ".py" or b"setproctitle" not in (source := read(path)):
                     continue
                 with warnings.catch_warnings():
@@ -369,17 +366,13 @@ def airflow_setting(section: str, key: str) -> dict[str, str]:
     values = {}
     variable = f"AIRFLOW__{section}__{key}".upper()
     for name in (variable, f"{variable}_CMD", f"{variable}_SECRET"):
-        if os.environ.get(name):
-            values[name] = os.environ[name]
+        values[name] = os.environ.get(name, "")
     file = airflow_home() / "airflow.cfg"
     parser = configparser.RawConfigParser(strict=False)
-    try:
+    with contextlib.suppress(OSError, ValueError, configparser.Error):
         parser.read_string(read(file).decode())
-        if value := parser.get(section, key, fallback=""):
-            values[str(file)] = value
-    except (OSError, ValueError, configparser.Error):
-        pass
-    return values
+        values[str(file)] = parser.get(section, key, fallback="")
+    return {where: value for where, value in values.items() if value}
 
 
 def airflow_home() -> Path:
@@ -389,18 +382,13 @@ def airflow_home() -> Path:
 
 def get(url: str, timeout: float) -> tuple[int, bytes]:
     """GET a page past every proxy; return its status and up to 64 KiB of it. Raises OSError or ValueError."""
-    # Not urllib.request: on macOS it would ask _scproxy, which is one of the suspects.
-    import http.client
-    from urllib.parse import urlsplit
+    import urllib.error
+    import urllib.request
 
-    parts = urlsplit(url)
-    kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-    connection = kind(parts.hostname or "", parts.port, timeout=timeout)
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        connection.request("GET", parts.path)
-        answer = connection.getresponse()
-        return answer.status, answer.read(LINE)
-    except http.client.HTTPException as error:
-        raise ValueError(f"no HTTP answer: {error!r}") from error
-    finally:
-        connection.close()
+        with opener.open(url, timeout=timeout) as answer:
+            return answer.status, answer.read(LINE)
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read(LINE)
