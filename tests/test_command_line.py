@@ -171,7 +171,7 @@ def test_other_peoples_names_cannot_drive_the_terminal(trouble: list[str]) -> No
 
 def test_the_probe_shows_what_it_is_doing() -> None:
     text = on_terminal("-m", SHIM, "probe", "-n", "1")
-    assert "\r\033[Kwithout the shim: 1 children" in text
+    assert "\r\033[K1 children without the shim" in text
 
 
 def test_sentences_fit_80_columns(trouble: list[str]) -> None:

@@ -188,7 +188,7 @@ def test_an_interpreter_without_the_shim_is_told_how_to_get_it(linux: Venv, tmp_
     other = Venv.make(tmp_path / "other")
     done = linux.run("-m", SHIM, "status", "--python", str(other.python), check=False)
     assert done.returncode == 1
-    assert f"{other.python} -m pip install airflow-setproctitle-shim" in done.stdout
+    assert f"  -> {other.python} -m pip install airflow-setproctitle-shim" in done.stderr.splitlines()
 
 
 def test_an_interpreter_that_is_none_is_named(linux: Venv) -> None:

@@ -19,6 +19,13 @@ from pathlib import Path
 from . import VARIABLE, __version__, doctor, environment, probe
 
 TEMPLATE = Path(__file__).parent / "sitecustomize_template" / "sitecustomize.py"
+FLAWS = (  # of a startup file: the fact, what to say of it, and its value when all is well
+    ("used", "not the one this Python reads", True),
+    ("hidden", "hidden", False),
+    ("owned", "not in RECORD", True),
+    ("intact", "not as installed", True),
+    ("in_site_directory", "not where site looks", True),
+)
 COLOURS = {"error": "31", "warning": "33", "note": "36", "on": "32", "off": "33"}
 
 
@@ -36,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         message, status = "interrupted", 130
-    except (probe.ProbeError, OSError) as error:
+    except (probe.ProbeError, OSError, subprocess.SubprocessError) as error:
         message, status = str(error), 1
     except Exception as error:  # noqa: BLE001  # a traceback helps no user
         message, status = f"{type(error).__name__}: {error}. This is a bug, please report it", 1
@@ -158,6 +165,13 @@ def _print_json(kind: str, data: dict[str, object]) -> None:
     print(json.dumps({"schema": f"{kind}/1", **data}, indent=2, default=str))
 
 
+def _short(text: str) -> str:
+    """Return the text with the paths below site-packages relative to it."""
+    for directory in environment.site_directories():
+        text = text.replace(f"{directory}{os.sep}", "")
+    return text
+
+
 def _status(options: argparse.Namespace) -> int:
     if options.python:
         return _status_of(options.python, ["--json"] if options.json else [])
@@ -179,15 +193,9 @@ def _status(options: argparse.Namespace) -> int:
     _field("variable", f"{VARIABLE} is {'not set' if value is None else repr(value)}")
     _field("python", f"{facts['python']['version']}  {facts['python']['executable']}")
     for file in facts["startup_files"]:
-        words = [] if file["used"] else ["not the one this Python reads"]
-        words += [word for word in ("hidden",) if file[word]]
-        words += [
-            f"not {word.replace('_', ' ')}"
-            for word in ("owned", "intact", "in_site_directory")
-            if not file[word]
-        ]
-        state = ", ".join(words) or "in order" if file["exists"] else "missing"
-        _field("startup file", f"{file['path']}: {state}")
+        wrong = [text for key, text, well in FLAWS if file[key] is not well]
+        state = ", ".join(wrong) or "in order" if file["exists"] else "missing"
+        _field("startup file", f"{_short(str(file['path']))}: {state}")
     position = facts["finders"].index(__package__) if on else None
     before = "none" if not position else ", ".join(facts["finders"][:position])
     _field("finder", f"on sys.meta_path, before it: {before}" if on else "not on sys.meta_path")
@@ -203,8 +211,8 @@ def _status_of(python: str, arguments: list[str]) -> int:
     command = [python, "-m", str(__package__), "status", *arguments]
     done = subprocess.run(command, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
     if done.returncode and f"No module named {__package__}" in done.stderr:
-        _say(f"the shim is not installed for {python}", label="off")
-        print(f"  -> {python} -m pip install {environment.DISTRIBUTION}")
+        install = f"{python} -m pip install {environment.DISTRIBUTION}"
+        print(f"the shim is not installed for {python}\n  -> {install}", file=sys.stderr)
     else:
         sys.stderr.write(done.stderr)
     return done.returncode
@@ -233,11 +241,9 @@ def _probe(options: argparse.Namespace) -> int:
         ends = ", ".join(f"{count} {end}" for end, count in sorted(run.ends.items()) if end != "ok")
         print(f"  {label + ':':18}{run.lost} of {run.children} children lost{f' ({ends})' if ends else ''}")
         if options.titles:
-            shown = [f"    {line}" for line in run.listing[:5]] or [
-                "    ps shows none of them: they are dead"
-            ]
-            more = [f"    ... and {len(run.listing) - 5} more"] if len(run.listing) > 5 else []
-            print("\n".join(shown + more))
+            more = len(run.listing) - 5
+            shown = run.listing[:5] or ["ps shows none of them: they are dead"]
+            print("    " + "\n    ".join([*shown, *([f"... and {more} more"] if more > 0 else [])]))
     for run in (off, on):
         if run.frames:
             print("where it died:", *run.frames[:3], sep="\n  ")
@@ -274,9 +280,7 @@ def _doctor(options: argparse.Namespace) -> int:
         _say(finding.evidence, label=finding.severity)
         print(f"  -> {_printable(finding.remedy)}")
         for line in [*details, *finding.sources]:
-            for directory in environment.site_directories():
-                line = line.replace(f"{directory}{os.sep}", "")
-            print(f"     {_printable(line)}")
+            print(f"     {_short(_printable(line))}")
     return int(trouble)
 
 

@@ -155,15 +155,15 @@ def crashes(scope: Scope) -> Iterator[Finding]:
         for component, counts in sorted(died.items())
     )
     off = off_on_macos()
+    remedy = "restart Airflow with the shim on, then run the doctor again"
+    if off or setting() in OFF:
+        remedy = f"{off.remedy if off else f'unset {VARIABLE}'}; then restart Airflow"
     if after:
         evidence = f"{_many(after, 'death')} by SIGSEGV since the shim was installed, {before} before"
-        remedy = "restart what was started before the shim was on, then run the doctor again"
-        if off or setting() in OFF:
-            remedy = f"{off.remedy if off else f'unset {VARIABLE}'}; then restart Airflow"
         yield Finding("error", evidence, remedy, CRASH_REPORTED, details)
     elif before:
         evidence = f"{_many(before, 'death')} by SIGSEGV before the shim was installed, none since"
-        yield Finding("note", evidence, "restart Airflow, if you have not yet", CRASH_REPORTED, details)
+        yield Finding("note", evidence, remedy, CRASH_REPORTED, details)
     if scope.unread:
         evidence = f"{_many(len(scope.unread), 'log')} could not be read"
         yield Finding("note", evidence, "run the doctor as a user who may", details=tuple(scope.unread))
@@ -244,7 +244,7 @@ def health(scope: Scope) -> Iterator[Finding]:
         code, sick, trouble = 0, [], f"gave no answer within {PATIENCE:g} s"
     except OSError:
         return  # Airflow does not run.
-    except (ValueError, TypeError, KeyError, AttributeError):
+    except Exception:  # noqa: BLE001  # neither HTTP nor a body need be what they should be
         code, sick, trouble = 0, [], "gave an answer that is not Airflow's"
     if sick or code != 200:
         yield Finding("warning", f"{url} {trouble}", f"{COMMAND} doctor --only crashes")

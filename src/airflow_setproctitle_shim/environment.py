@@ -381,14 +381,14 @@ def airflow_home() -> Path:
 
 
 def get(url: str, timeout: float) -> tuple[int, bytes]:
-    """GET a page past every proxy; return its status and up to 64 KiB of it. Raises OSError or ValueError."""
-    import urllib.error
-    import urllib.request
+    """GET a page past every proxy; return its status and up to 64 KiB of it. Raises OSError, HTTPException."""
+    # Not urllib.request: on macOS it loads _scproxy, which is one of the suspects.
+    import http.client
+    from urllib.parse import urlsplit
 
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    try:
-        with opener.open(url, timeout=timeout) as answer:
-            return answer.status, answer.read(LINE)
-    except urllib.error.HTTPError as error:
-        with error:
-            return error.code, error.read(LINE)
+    parts = urlsplit(url)
+    kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+    with contextlib.closing(kind(parts.netloc, timeout=timeout)) as connection:
+        connection.request("GET", parts.path)
+        answer = connection.getresponse()
+        return answer.status, answer.read(LINE)

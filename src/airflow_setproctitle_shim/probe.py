@@ -65,11 +65,9 @@ def probe(settings: Settings, progress: Callable[[str], None] = lambda _: None) 
         raise ProbeError(
             "setproctitle is not installed here, so there is nothing to probe; try: probe --simulate"
         )
-    progress(
-        f"without the shim: {settings.children} children, {settings.timeout:g} s for each {probed.AT_ONCE}"
-    )
+    progress(f"{settings.children} children without the shim")
     off = run("off", settings)
-    progress(f"with the shim: {settings.children} children, {settings.timeout:g} s for each {probed.AT_ONCE}")
+    progress(f"{settings.children} children with the shim")
     return off, run("titles" if settings.titles else "auto", settings)
 
 
