@@ -148,6 +148,11 @@ def test_by_default_the_logs_of_airflows_home_are_read(tmp_path: Path) -> None:
     assert doctor.default_logs() == [home / "logs", home / "standalone.log"]
 
 
+def test_a_log_folder_that_is_configured_is_read(tmp_path: Path) -> None:
+    write(tmp_path / "airflow/airflow.cfg", "[logging]\nbase_log_folder = ~/elsewhere\n")
+    assert doctor.default_logs() == [Path.home() / "elsewhere"]
+
+
 def test_a_log_that_cannot_be_read_is_told_and_hides_no_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -339,7 +344,10 @@ def test_an_airflow_patched_by_the_old_recipe_is_recognised_and_mended_by_what_t
         f"import shutil, glob; [shutil.rmtree(p) for p in glob.glob({str(venv.site_packages / 'setproctitle*')!r})]",
     )
 
-    done = venv.run(*doctors, check=False)
+    told = venv.run("-m", SHIM, "status", check=False)
+    assert told.returncode == 1
+    assert any("--force-reinstall --no-deps setproctitle" in line for line in told.stdout.splitlines()[:10])
+    done = venv.run("-m", SHIM, "doctor", check=False, AIRFLOW_HOME=str(tmp_path))
     head = done.stdout.splitlines()[:10]
     assert done.returncode == 1
     text = " ".join(" ".join(head).split())

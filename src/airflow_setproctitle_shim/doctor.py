@@ -129,9 +129,11 @@ class Scope:
 
 
 def default_logs() -> list[Path]:
-    """Return where Airflow's logs lie: `logs` in its home, and what `airflow ... > standalone.log` made."""
+    """Return where Airflow's logs lie: its log folder, and what `airflow ... > standalone.log` made."""
     home = environment.airflow_home()
-    return [home / "logs", *(path for end in ("log", "err", "out") for path in sorted(home.glob(f"*.{end}")))]
+    folder = next(iter(environment.airflow_setting("logging", "base_log_folder").values()), home / "logs")
+    files = (path for end in ("log", "err", "out") for path in sorted(home.glob(f"*.{end}")))
+    return [Path(folder).expanduser(), *files]
 
 
 def startup(scope: Scope) -> Iterator[Finding]:
