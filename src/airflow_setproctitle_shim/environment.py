@@ -310,7 +310,6 @@ def sightings(path: Path, component: str) -> Iterator[Sighting]:
                 when = _last_time(data, *(own.span() if own else (start - LINE // 4, start)), when)
                 source = prefix.group(1).decode() if prefix else component
                 yield Sighting(sign.lastgroup or "", source, when, f"{path}:{line}")
-                done = max(done, place + 1)
             line += data.count(b"\n", counted, done)
             when = _last_time(data, done - LINE // 4, done, when)
             data = data[done:]
