@@ -726,11 +726,12 @@ def test_every_finding_has_evidence_a_remedy_and_a_severity_that_is_known() -> N
         assert not re.search(r"\n", finding.evidence + finding.remedy)
 
 
-def test_the_worst_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_worst_comes_first(site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(environment, "installed_at", lambda: BEFORE_ALL)
-    write(tmp_path / "a.log", STANDALONE)
-    found = doctor.diagnose(doctor.Scope([tmp_path], Path("/none")), ["imports", "crashes"])
-    assert found[0].severity == "error"
+    write(tmp_path / "logs/a.log", STANDALONE)
+    distribution(site, "consumer", {"consumer.py": b"import setproctitle\n"})
+    found = doctor.diagnose(doctor.Scope([tmp_path / "logs"], Path("/none")), ["imports", "crashes"])
+    assert [finding.severity for finding in found] == ["error", "note"]
 
 
 def test_all_is_documented_in_the_readable_list() -> None:
