@@ -123,15 +123,17 @@ def test_a_reader_that_leaves_early_is_no_error() -> None:
     assert done.stderr == ""
 
 
-def test_a_name_that_cannot_be_encoded_is_shown_escaped(tmp_path: Path) -> None:
-    (tmp_path / "caf\udce9.log").write_text("was sent SIGSEGV!\n")
+@pytest.mark.parametrize(("name", "shown"), [("caf\udce9", b"caf?.log"), ("ÿ日", b"\\xff\\u65e5.log")])
+def test_a_name_that_cannot_be_encoded_is_shown_all_the_same(tmp_path: Path, name: str, shown: bytes) -> None:
+    (tmp_path / f"{name}.log").write_text("was sent SIGSEGV!\n")
     done = subprocess.run(
         [sys.executable, "-m", SHIM, "doctor", "--only", "crashes", "--logs", str(tmp_path)],
         check=False,
         capture_output=True,
-        env=clean_environ(LC_ALL="C.UTF-8"),
+        env=clean_environ(PYTHONIOENCODING="ascii"),
     )
     assert (done.returncode, done.stderr) == (1, b"")
+    assert shown in done.stdout
 
 
 # --- terminal ----------------------------------------------------------------------------------
