@@ -94,6 +94,7 @@ def test_deaths_are_counted_by_the_component_that_the_line_names(tmp_path: Path)
     "line",
     [
         "Process 'ForkPoolWorker-8' pid:4711 exited with 'signal 11 (SIGSEGV)'",
+        "[4711] [WARNING] Worker with pid 4712 was terminated due to signal 11",
         "{local_task_job_runner.py:266} INFO - Task exited with return code Negsignal.SIGSEGV",
     ],
 )

@@ -246,12 +246,12 @@ def _not_taken_on_macos(node: ast.AST) -> list[ast.stmt]:
 TIME = re.compile(rb"(\d{4}-\d\d-\d\d)[ T](\d\d:\d\d:\d\d)(?:[.,]\d+)? ?(Z|[+-]\d\d:?\d\d)?")
 COMPONENT = re.compile(rb"(?:\x1b\[[\d;]*m)*([a-z][a-z-]{2,30})\s*(?:\x1b\[[\d;]*m)*\s?\| ")
 SIGNS = {
-    "death": rb"SIGSEGV|exited with 'signal 11",
+    "death": rb"SIGSEGV|(exited with '|terminated due to )signal 11",
     "dump": rb"Fatal Python error: Segmentation fault",
     "refused": rb"/execution/[^\n]{0,500}?401 Unauthorized",
 }
 SIGN = re.compile(b"|".join(b"(?P<%s>%s)" % (kind.encode(), sign) for kind, sign in SIGNS.items()))
-NEEDED = (b"SIGSEGV", b"'signal 11", b"Segmentation fault", b"401 Unauthorized")  # one of them in each sign
+NEEDED = (b"SIGSEGV", b"signal 11", b"Segmentation fault", b"401 Unauthorized")  # one of them in each sign
 CHUNK = 2**20
 LINE = 2**16  # what is further away than this is not taken for part of a line
 
@@ -309,7 +309,7 @@ def sightings(path: Path, component: str) -> Iterator[Sighting]:
                 own = TIME.search(data, start, end)
                 when = _last_time(data, *(own.span() if own else (start - LINE // 4, start)), when)
                 source = prefix.group(1).decode() if prefix else component
-                yield Sighting(sign.lastgroup or "", source, when, f"{path}:{line}")
+                yield Sighting(next(kind for kind in SIGNS if sign[kind]), source, when, f"{path}:{line}")
             line += data.count(b"\n", counted, done)
             when = _last_time(data, done - LINE // 4, done, when)
             data = data[done:]

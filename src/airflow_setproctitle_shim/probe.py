@@ -13,7 +13,6 @@ from pathlib import Path
 
 from . import VARIABLE, probed
 from .environment import installed
-from .titles import INSTALL
 
 STAND_IN = Path(__file__).parent / "stand_in"
 METHODS = ("fork", "forkserver", "spawn")
@@ -60,7 +59,10 @@ def probe(settings: Settings, progress: Callable[[str], None] = lambda _: None) 
     if settings.titles and shutil.which("ps") is None:
         raise ProbeError("there is no `ps` here to read titles with; install it, or leave out --titles")
     if settings.titles and installed("processtitle") is None:
-        raise ProbeError(f"processtitle, which shows titles, is not installed; try: {INSTALL}")
+        raise ProbeError(
+            "processtitle, which shows titles, is not installed here; "
+            "try: pip install 'airflow-setproctitle-shim[titles]'"
+        )
     if not settings.simulate and installed("setproctitle") is None:
         raise ProbeError(
             "setproctitle is not installed here, so there is nothing to probe; try: probe --simulate"
