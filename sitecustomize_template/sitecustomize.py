@@ -1,1 +1,1 @@
-../src/airflow_setproctitle_shim/sitecustomize_template/sitecustomize.py
+../src/airflow_setproctitle_shim/startup_template.py

