@@ -275,7 +275,7 @@ def peak_memories(commands: Sequence[Command], rounds: int) -> list[list[float]]
     for _ in range(rounds):
         for index, command in enumerate(commands):
             line = command.venv.run("-c", PEAK, **dict(command.environ))
-            peaks[index].append(int(line.split()[1]) * 1024)
+            peaks[index].append(int(line.split("VmHWM:")[1].split()[0]) * 1024)
     return [peaks[index] for index in range(len(commands))]
 
 

@@ -3,6 +3,7 @@
 Run as: late.py N. Every tenth module has done `from setproctitle import setproctitle`.
 """
 
+import importlib
 import json
 import sys
 import time
@@ -11,6 +12,10 @@ import types
 import setproctitle
 
 import airflow_setproctitle_shim as shim
+
+# With what they import, they stand for what every large program has loaded.
+for name in ("asyncio", "importlib.metadata", "unittest.mock"):
+    importlib.import_module(name)
 
 GLOBALS = 60  # as many as Airflow's modules have, see README.md
 
