@@ -298,7 +298,7 @@ def sightings(path: Path, component: str) -> Iterator[Sighting]:
             for place in sorted(match.start() for text in texts for match in re.finditer(text, data)):
                 if not end <= place < done:
                     continue
-                start = max(data.rfind(b"\n", 0, place) + 1, place - LINE)
+                start = data.rfind(b"\n", max(0, place - LINE), place) + 1 or max(0, place - LINE)
                 end = data.find(b"\n", place, place + LINE)
                 end = min(len(data), place + LINE) if end < 0 else end
                 sign = SIGN.search(data, start, end)
