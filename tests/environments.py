@@ -53,7 +53,12 @@ class Venv:
 
     @property
     def site_packages(self) -> Path:
-        return next(self.path.glob("lib/python*/site-packages"))
+        return next(self.path.glob("lib/*/site-packages"))
+
+    @property
+    def command(self) -> list[str]:
+        """What starts this environment's Python."""
+        return [str(self.python)]
 
     def install(self, *requirements: str) -> None:
         """Install by uv; options may stand among the requirements."""
@@ -67,7 +72,7 @@ class Venv:
     def run(self, *arguments: str, check: bool = True, **variables: str) -> subprocess.CompletedProcess[str]:
         """Run this environment's Python with the arguments and environment variables given."""
         done = subprocess.run(
-            [str(self.python), *arguments],
+            [*self.command, *arguments],
             check=False,
             env=clean_environ(**variables),
             cwd=self.path,
@@ -91,11 +96,12 @@ def interpreter(version: str) -> str:
     return str(found[0] or pytest.skip(f"no Python {version} on this machine"))
 
 
-def uv(*arguments: str, **options: Any) -> None:
-    """Run uv; raises AssertionError with what it printed if it fails."""
+def uv(*arguments: str, **options: Any) -> str:
+    """Run uv and return what it printed; raises AssertionError with its complaints if it fails."""
     assert UV, "uv is missing: pip install '.[test]'"
     done = subprocess.run(
         [UV, *arguments], check=False, capture_output=True, text=True, timeout=900, **options
     )
     if done.returncode:
         raise AssertionError(f"uv {' '.join(arguments)}:\n{done.stderr}")
+    return done.stdout

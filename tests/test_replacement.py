@@ -6,6 +6,7 @@ import copy
 import importlib
 import importlib.metadata
 import inspect
+import json
 import os
 import pickle
 import pkgutil
@@ -17,7 +18,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import airflow_setproctitle_shim as shim
@@ -74,6 +75,62 @@ def test_arguments_are_accepted_and_rejected_as_by_the_c_function(
     assert outcome(lambda: getattr(served, function)(*args, **kwargs)) == outcome(
         lambda: getattr(native, function)(*args, **kwargs)
     )
+
+
+TITLES = st.text(st.sampled_from("a\0é🐍\ud800")) | st.text(st.characters())
+ANYTHING = TITLES | st.one_of(st.none(), st.integers(), st.floats(), st.binary(), st.just(["title"]))
+ARGUMENT_LISTS: st.SearchStrategy[Any] = st.one_of(
+    st.tuples(st.tuples(TITLES), st.just({})),
+    st.tuples(st.just(()), st.fixed_dictionaries({"title": TITLES})),
+    st.tuples(
+        st.lists(ANYTHING, max_size=2),
+        st.dictionaries(st.sampled_from(["title", "name"]), ANYTHING, max_size=2),
+    ),
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    function=st.sampled_from(["setproctitle", "setthreadtitle", "getproctitle", "getthreadtitle"]),
+    arguments=ARGUMENT_LISTS,
+)
+def test_any_argument_list_ends_as_with_the_c_function(
+    native: ModuleType, function: str, arguments: Any
+) -> None:
+    args, kwargs = arguments
+    from airflow_setproctitle_shim import replacement
+
+    def end(module: ModuleType) -> object:
+        result = outcome(lambda: getattr(module, function)(*args, **kwargs))
+        # The C functions cut titles, to the room this process's argv gives and threads' to 15 bytes,
+        # and then cannot decode half a character; the test below compares titles that fit.
+        return str if isinstance(result, str) or result is UnicodeDecodeError else result
+
+    assert end(replacement) == end(native)
+
+
+COMPARE = """
+import json, sys
+from setproctitle import _setproctitle as native
+from airflow_setproctitle_shim import replacement
+for title in json.load(sys.stdin):
+    native.setproctitle(title)
+    replacement.setproctitle(title)
+    if native.getproctitle() != replacement.getproctitle():
+        print(repr(title), repr(native.getproctitle()), repr(replacement.getproctitle()))
+"""
+ROOM = 4000
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    st.lists(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=ROOM // 4))
+)
+def test_any_title_that_fits_is_the_one_the_c_function_gives(titles: list[str]) -> None:
+    # The argument makes the room for titles that the process starts with.
+    command = [sys.executable, "-c", COMPARE, "x" * ROOM]
+    done = subprocess.run(command, input=json.dumps(titles), capture_output=True, text=True, check=True)
+    assert done.stdout == ""
 
 
 @pytest.mark.parametrize("function", ["getproctitle", "getthreadtitle"])

@@ -163,11 +163,9 @@ def test_ps_shows_airflows_own_titles_in_titles_mode(
     assert outcome.done and outcome.deaths == 0, outcome.failure
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / f"ps-{mode}.txt").write_text(listing.replace(str(venv.path), "/path/to/.venv"))
-    titles = [line for line in listing.splitlines() if line.startswith("airflow ")]
-    expected = ("airflow worker -- LocalExecutor", "airflow api_server", "airflow serve-logs")
-    assert all(any(line.startswith(title) for line in titles) for title in expected) == (mode == "titles"), (
-        listing
-    )
+    titles = ("airflow worker -- LocalExecutor", "airflow api_server", "gunicorn: master", "gunicorn: worker")
+    shown = [title for title in titles if any(line.startswith(title) for line in listing.splitlines())]
+    assert shown == (list(titles) if mode == "titles" else []), listing
 
 
 COUNT = """
@@ -181,7 +179,9 @@ print(monitor._get_num_ready_workers_running())
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("mode", "environ", "ready"),
-    [("off", {"PYTHONPATH": ""}, 2), ("auto", {}, 0), ("titles", {}, 2)],
+    # The monitor looks for "[ready] ", with a blank, in psutil's cmdline()[0]. On Linux psutil splits at blanks
+    # what has no NUL before its end, as processtitle's exact lengths have not and setproctitle's padding has.
+    [("off", {"PYTHONPATH": ""}, 2), ("auto", {}, 0), ("titles", {}, 0)],
     ids=["the real setproctitle", "remembered titles", "titles mode"],
 )
 def test_airflow_2s_webserver_monitor_counts_ready_workers_by_their_titles(

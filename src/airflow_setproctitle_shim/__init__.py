@@ -25,6 +25,10 @@ OFF = ("off", "0", "false", "no", "disable", "disabled")
 process_title: "bytes | None" = None
 thread_titles = _local()
 
+# Whether replacement.py shall show titles, settled by activate(): a look at the environment costs
+# as much as a twentieth of the import.
+shows_titles = False
+
 _lock = RLock()
 _head, _, _tail = __file__.rpartition("__init__")
 REPLACEMENT = _head + "replacement" + _tail
@@ -62,8 +66,10 @@ def activate() -> None:
 
     A native setproctitle that was imported earlier is neutralised in place, see loaded.py.
     """
+    global shows_titles
     with _lock:
         if not is_active():
+            shows_titles = setting() == "titles"
             sys.meta_path.insert(0, sys.modules[__name__])
         for name in ("setproctitle", "setproctitle._setproctitle"):
             module = sys.modules.get(name)
@@ -117,4 +123,9 @@ def find_spec(
     # an empty search path nobody gets to the native setproctitle._setproctitle.
     spec = type(__spec__)(name, loader, origin=REPLACEMENT, is_package=True)
     spec.has_location = True
+    if __spec__.cached:  # importlib would work it out anew, which is 4 % of the whole import.
+        head, _, tail = __spec__.cached.rpartition("__init__")
+        spec.cached = head + "replacement" + tail
+    if sys.flags.verbose and sys.stderr:
+        sys.stderr.write(f"# airflow-setproctitle-shim serves {name} from {REPLACEMENT}\n")
     return spec

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -29,7 +31,7 @@ class Run:
     served: bool  # `import setproctitle` gave the shim's module
     ends: dict[str, int]  # "ok", a signal's name, "hung" or "exit N" -> how many
     listing: list[str] = field(default_factory=list)  # lines of ps, in titles mode
-    frames: list[str] = field(default_factory=list)  # the first crash's Python frames
+    frames: list[str] = field(default_factory=list)  # the first crash's Python frames, innermost first
 
     @property
     def lost(self) -> int:
@@ -49,16 +51,26 @@ class Settings:
     simulate: bool
 
 
-def probe(settings: Settings) -> tuple[Run, Run]:
+def probe(settings: Settings, progress: Callable[[str], None] = lambda _: None) -> tuple[Run, Run]:
     """Return the run without and the run with the shim, each in a fresh interpreter.
 
-    Raises ProbeError when setproctitle is missing or an interpreter fails.
+    Raises ProbeError when something it needs is missing or an interpreter fails.
     """
+    if settings.titles and shutil.which("ps") is None:
+        raise ProbeError("there is no `ps` here to read titles with; install it, or leave out --titles")
+    if settings.titles and installed("processtitle") is None:
+        raise ProbeError(
+            "processtitle, which shows titles, is not installed here; "
+            "try: pip install 'airflow-setproctitle-shim[titles]'"
+        )
     if not settings.simulate and installed("setproctitle") is None:
         raise ProbeError(
             "setproctitle is not installed here, so there is nothing to probe; try: probe --simulate"
         )
-    return run("off", settings), run("titles" if settings.titles else "auto", settings)
+    progress(f"{settings.children} children without the shim")
+    off = run("off", settings)
+    progress(f"{settings.children} children with the shim")
+    return off, run("titles" if settings.titles else "auto", settings)
 
 
 def run(setting: str, settings: Settings) -> Run:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import collections
 import faulthandler
+import functools
 import json
 import multiprocessing
 import os
@@ -70,8 +71,9 @@ def run(directory: Path) -> dict[str, Any]:
         for process in processes:
             process.join(max(0, deadline - time.monotonic()))
             ends[_end(process)] += 1
-    frames = [text for path in sorted(directory.glob("*.frames")) if (text := path.read_text())]
-    return {"ends": ends, "listing": listing, "frames": frames[:1]}
+    dump = next((text for path in sorted(directory.glob("*.frames")) if (text := path.read_text())), "")
+    frames = [line.strip() for line in dump.splitlines() if line.startswith("  File ")]
+    return {"ends": ends, "listing": listing, "frames": frames}
 
 
 def _started(directory: Path, numbers: range) -> list[Any]:
@@ -86,8 +88,13 @@ def _started(directory: Path, numbers: range) -> list[Any]:
     if SETTINGS["titles"]:
         for number, process in processes.items():
             titled = directory / f"{number}.titled"
-            _wait(SETTINGS["timeout"], lambda p=process, t=titled: p.exitcode is not None or t.exists())
+            _wait(SETTINGS["timeout"], functools.partial(_seen, process, titled))
     return list(processes.values())
+
+
+def _seen(process: Any, titled: Path) -> bool:
+    """Return whether a child has set its title, or is dead."""
+    return process.exitcode is not None or titled.exists()
 
 
 def _end(process: Any) -> str:

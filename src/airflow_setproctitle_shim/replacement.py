@@ -4,8 +4,6 @@ Titles are remembered, not shown, unless AIRFLOW_SETPROCTITLE_SHIM=titles. Impor
 `import setproctitle`, maybe in a cold interpreter, so it imports only what is already loaded.
 """
 
-import sys
-
 import airflow_setproctitle_shim as _shim
 
 __all__ = ["setproctitle", "getproctitle", "setthreadtitle", "getthreadtitle"]
@@ -22,6 +20,8 @@ def setproctitle(title: str) -> None:
 def getproctitle() -> str:
     """Return the last title set, or else the command line that started this process."""
     if _shim.process_title is None:
+        import sys  # Late: hardly anybody asks before a title was set.
+
         return " ".join(getattr(sys, "orig_argv", sys.argv))
     return _shim.process_title.decode()
 
@@ -59,10 +59,7 @@ def __getattr__(name: str) -> str:
         return "1.3.8"
 
 
-if _shim.setting() == "titles":
+if _shim.shows_titles:
     from airflow_setproctitle_shim.titles import shown
 
     setproctitle = shown(setproctitle)  # type: ignore[assignment]  # the same signature, in another module
-
-if sys.flags.verbose and sys.stderr:
-    sys.stderr.write(f"# airflow-setproctitle-shim serves {__name__} from {__file__}\n")

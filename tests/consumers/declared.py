@@ -85,6 +85,7 @@ def airflow(place: Place, executor: str, **more: str) -> int:
     place.write("dags/work.py", DAG)
     place.environ.update(
         AIRFLOW_HOME=str(place.directory),
+        AIRFLOW__API__HOST="127.0.0.1",
         AIRFLOW__CORE__DAGS_FOLDER=str(place.directory / "dags"),
         AIRFLOW__CORE__EXECUTOR=executor,
         AIRFLOW__CORE__LOAD_EXAMPLES="False",
@@ -94,6 +95,7 @@ def airflow(place: Place, executor: str, **more: str) -> int:
         AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT=str(free_port()),
         AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_SERVER_PORT=str(free_port()),
         AIRFLOW__USAGE_DATA_COLLECTION__ENABLED="False",
+        AIRFLOW__WEBSERVER__WEB_SERVER_HOST="127.0.0.1",
         **more,
     )
     return port

@@ -1,0 +1,1 @@
+../src/airflow_setproctitle_shim/startup_template.py

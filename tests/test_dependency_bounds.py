@@ -1,0 +1,128 @@
+"""The requirements' bounds: nobody's versions change because of us, and both ends of the bounds work."""
+
+from __future__ import annotations
+
+import functools
+import re
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from compatibility import page
+from environments import ROOT, Venv, clean_environ, uv
+
+# A release of Airflow, and a day in its time.
+ERAS = {
+    "2.9.3": "2024-07-20",
+    "2.10.5": "2025-02-10",
+    "2.11.0": "2025-05-25",
+    "3.0.6": "2025-09-05",
+    "3.1.8": "2026-03-15",
+    "3.2.2": "2026-06-01",
+    "3.3.2": "2026-10-01",
+}
+LOWEST = ["importlib-metadata==6.0.0", "wrapt==1.15.0"]
+# They need newer versions, install for themselves, or are this one.
+NOT_WITH_THE_LOWEST = ("consumers", "dependency_bounds", "import_system", "installers")
+
+
+@pytest.fixture(scope="module")
+def results() -> Iterator[dict[str, dict[str, str]]]:
+    """Where the table in docs/compatibility.md comes from."""
+    eras: dict[str, dict[str, str]] = {}
+    yield eras
+    if len(eras) == len(ERAS):
+        page.save("bounds", eras)
+
+
+# Among versions that exclude each other, uv settles first those that are asked for directly. In the
+# days of 2.9.3 the newest importlib-metadata and OpenTelemetry exclude each other; as we ask for
+# importlib-metadata, uv takes OpenTelemetry 1.25 and importlib-metadata 7.1 instead of 1.16 and 8.0.
+CHOSEN_OTHERWISE = {"2.9.3": pytest.mark.xfail(strict=True, reason="uv settles our requirement first")}
+
+
+def resolved(directory: Path, day: str, constraints: dict[str, str], *requirements: str) -> dict[str, str]:
+    """Return the versions that uv would install on that day, with constraints as Airflow's users give them."""
+    (directory / "in.txt").write_text("\n".join(requirements))
+    (directory / "constraints.txt").write_text("\n".join(f"{n}=={v}" for n, v in constraints.items()))
+    options = ["--no-header", "--no-annotate", "--exclude-newer", day, "--python-version", "3.11"]
+    files = ["--constraints", "constraints.txt", "--upgrade", "--output-file", "out.txt", "in.txt"]
+    uv("pip", "compile", *options, *files, cwd=directory)
+    return dict(re.findall(r"^([\w.-]+)==(\S+)", (directory / "out.txt").read_text(), re.MULTILINE))
+
+
+def both(airflow: str, wheel: Path) -> list[str]:
+    """Return the requirements for a release of Airflow and the shim."""
+    return [f"apache-airflow=={airflow}", f"airflow-setproctitle-shim @ {wheel.as_uri()}"]
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], dict[str, str]]:
+    """Return a function that gives what a release of Airflow resolves to without the shim."""
+
+    @functools.cache
+    def versions(airflow: str) -> dict[str, str]:
+        return resolved(tmp_path_factory.mktemp("alone"), ERAS[airflow], {}, f"apache-airflow=={airflow}")
+
+    return versions
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("airflow", ERAS)
+def test_an_airflow_environment_takes_the_shim_without_any_change(
+    airflow: str, wheel: Path, tmp_path: Path, alone: Callable[[str], dict[str, str]]
+) -> None:
+    there = alone(airflow)
+    assert there["apache-airflow"] == airflow
+    assert resolved(tmp_path, ERAS[airflow], there, *both(airflow, wheel)) == there
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "airflow", [pytest.param(version, marks=CHOSEN_OTHERWISE.get(version, ())) for version in ERAS]
+)
+def test_airflow_and_the_shim_resolve_to_the_versions_of_airflow_alone(
+    airflow: str,
+    wheel: Path,
+    tmp_path: Path,
+    alone: Callable[[str], dict[str, str]],
+    results: dict[str, dict[str, str]],
+) -> None:
+    without, together = alone(airflow), resolved(tmp_path, ERAS[airflow], {}, *both(airflow, wheel))
+    results[airflow] = {
+        "day": ERAS[airflow],
+        "packages": str(len(without)),
+        **{name: without[name] for name in ("wrapt", "importlib-metadata", "setproctitle")},
+        "changed by the shim": ", ".join(sorted({n for n, _ in without.items() ^ together.items()}))
+        or "none",
+    }
+    assert together == without
+
+
+@pytest.mark.slow
+def test_the_lowest_versions_pass_the_tests(tmp_path: Path) -> None:
+    venv = Venv.make(tmp_path / "venv")
+    venv.install("--resolution", "lowest-direct", "-e", f"{ROOT}[test]")
+    installed = venv.evaluate(
+        "from importlib.metadata import version as v\nfor n in ('importlib-metadata', 'wrapt'): print(f'{n}=={v(n)}')"
+    )
+    assert installed.split() == LOWEST, "the bounds in pyproject.toml are others"
+
+    # The environments that these tests build get the lowest versions too.
+    (tmp_path / "constraints.txt").write_text("\n".join(LOWEST))
+    tests = [
+        str(path)
+        for path in sorted((ROOT / "tests").glob("test_*.py"))
+        if path.stem[5:] not in NOT_WITH_THE_LOWEST
+    ]
+    done = subprocess.run(
+        [str(venv.python), "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests],
+        cwd=ROOT,
+        env=clean_environ(UV_CONSTRAINT=str(tmp_path / "constraints.txt")),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=900,
+    )
+    assert done.returncode == 0, done.stdout[-4000:]

@@ -1,0 +1,338 @@
+"""The import system, and others who hook into it, cannot tell the difference.
+
+compatibility/checks.py has what must hold on every Python; here it runs on this one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import sysconfig
+import zipapp
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from compatibility.checks import CHECKS, SPECS, Check, NotHere, Subject
+from environments import STAND_IN, SWITCH, Venv, clean_environ, uv
+
+MakeVenv = Callable[..., Venv]
+
+WHO = "import setproctitle; print(setproctitle.__file__)"
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.name)
+def test_what_holds_on_every_python_holds_here(check: Check, make_venv: MakeVenv) -> None:
+    mac, linux = make_venv("setproctitle"), make_venv("setproctitle", macos=False)
+    try:
+        check.run(Subject(mac, linux, sys.version_info[:2], native=True))
+    except NotHere as reason:
+        pytest.skip(str(reason))
+
+
+@pytest.mark.slow
+def test_every_module_of_airflows_environment_is_found_as_without_the_shim(make_venv: MakeVenv) -> None:
+    airflow = make_venv("apache-airflow==3.0.2", exclude_newer="2025-07-15")
+    on, off = (json.loads(airflow.evaluate(SPECS, **{SWITCH: value})) for value in ("on", "off"))
+    assert "airflow" in on and len(on) > 400
+    assert on == off
+
+
+# Each program defines hook(), which puts itself into the import system, and check(first): whether it was first.
+BESIDE = {
+    "wrapt's post-import hook": """
+import wrapt
+seen = []
+def hook():
+    wrapt.register_post_import_hook(lambda module: seen.append(module.__file__), "setproctitle")
+def check(first):
+    # A hook that was there before activate() is passed over: the shim goes in front of every finder.
+    assert seen == ([] if first else [shim.REPLACEMENT]), seen
+""",
+    "wrapt's wrapping of a function": """
+import wrapt
+calls = []
+def wrap(wrapped, instance, args, kwargs):
+    calls.append(args)
+    return wrapped(*args, **kwargs)
+def patch(module):
+    wrapt.wrap_function_wrapper(module, "setproctitle", wrap)
+def hook():
+    wrapt.register_post_import_hook(patch, "setproctitle")
+def check(first):
+    from setproctitle import getproctitle, setproctitle
+    setproctitle("title")
+    assert calls == ([] if first else [("title",)]) and getproctitle() == "title"
+""",
+    "a finder that asks the other finders": """
+class Delegating:
+    def find_spec(self, name, path=None, target=None):
+        others = (finder.find_spec(name, path, target) for finder in sys.meta_path if finder is not self)
+        return next((spec for spec in others if spec is not None), None)
+def hook():
+    sys.meta_path.insert(0, Delegating())
+def check(first):
+    pass
+""",
+    "a finder for the path's end": """
+from importlib.machinery import PathFinder
+def hook():
+    sys.meta_path.append(PathFinder)
+def check(first):
+    pass
+""",
+}
+
+BESIDE_US = """
+import sys
+import airflow_setproctitle_shim as shim
+exec(sys.argv[1])
+first = sys.argv[2] == "they first"
+for step in [hook, shim.activate] if first else [shim.activate, hook]:
+    step()
+import setproctitle
+assert setproctitle.__file__ == shim.REPLACEMENT
+check(first)
+shim.deactivate()
+import setproctitle
+assert setproctitle.__file__ != shim.REPLACEMENT
+print("ok")
+"""
+
+ORDERS = pytest.mark.parametrize("order", ["they first", "we first"])
+
+
+@ORDERS
+@pytest.mark.parametrize("name", BESIDE)
+def test_others_who_hook_imports_work_beside_the_shim(name: str, order: str, make_venv: MakeVenv) -> None:
+    linux = make_venv("setproctitle", macos=False)
+    assert linux.run("-c", BESIDE_US, BESIDE[name], order).stdout == "ok\n"
+
+
+def entry_point(venv: Venv, group: str, line: str) -> None:
+    """Declare an entry point in the environment, by a distribution made for it."""
+    metadata = venv.site_packages / "declared-1.0.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: declared\nVersion: 1.0\n")
+    (metadata / "entry_points.txt").write_text(f"[{group}]\n{line}\n")
+
+
+def in_order(venv: Venv, startup_file: str, order: str) -> None:
+    """Have site read another's startup files before or after ours, by their names."""
+    for suffix in (".pth", ".start"):
+        path = venv.site_packages / (startup_file + suffix)
+        if path.exists() and order == "they first":
+            path.rename(path.with_name(f"aab_{path.name}"))
+
+
+@ORDERS
+def test_autowrapts_hooks_see_the_replacement(order: str, fresh_venv: Venv) -> None:
+    fresh_venv.install("autowrapt>=2", "setproctitle")
+    in_order(fresh_venv, "autowrapt-init", order)
+    entry_point(fresh_venv, "patches", "setproctitle = patches:seen")
+    (fresh_venv.site_packages / "patches.py").write_text(
+        "def seen(module):\n    print('seen', module.__file__)\n"
+    )
+    seen, served = fresh_venv.evaluate(WHO, AUTOWRAPT_BOOTSTRAP="patches").splitlines()
+    assert served.endswith("replacement.py")
+    assert seen == f"seen {served}"
+
+
+@pytest.mark.slow
+@ORDERS
+def test_setuptools_and_an_editable_setproctitle_do_not_get_in_front(
+    order: str, fresh_venv: Venv, tmp_path: Path
+) -> None:
+    fork = tmp_path / "fork"
+    (fork / "src/setproctitle").mkdir(parents=True)
+    (fork / "src/setproctitle/__init__.py").touch()
+    (fork / "pyproject.toml").write_text(
+        "[build-system]\nrequires = ['setuptools']\nbuild-backend = 'setuptools.build_meta'\n"
+        "[project]\nname = 'setproctitle'\nversion = '9'\n"
+    )
+    # "strict" makes setuptools install a finder instead of a path.
+    fresh_venv.install("setuptools", "--config-settings", "editable_mode=strict", "-e", str(fork))
+    in_order(fresh_venv, "distutils-precedence", order)
+    in_order(fresh_venv, "__editable__.setproctitle-9", order)
+    assert fresh_venv.evaluate(WHO).endswith("replacement.py")
+    assert not fresh_venv.evaluate(WHO, **{SWITCH: "off"}).endswith("replacement.py")
+    code = "import sys; from importlib.metadata import version; import distutils; print(version('setproctitle'), distutils.__file__)"
+    version, distutils = fresh_venv.evaluate(code).split()
+    assert version == "9" and "_distutils" in distutils
+
+
+@pytest.mark.slow
+@ORDERS
+def test_datahubs_patch_finds_nothing_to_break(order: str, fresh_venv: Venv, tmp_path: Path) -> None:
+    uv("pip", "install", "-q", "--no-deps", "--target", str(tmp_path / "target"), "acryl-datahub==1.7.0.17")
+    package = fresh_venv.site_packages / "datahub"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (tmp_path / "target/datahub/_setproctitle_patch.py").rename(package / "_setproctitle_patch.py")
+    # Their wheel has this file at a place where site does not look.
+    (fresh_venv.site_packages / "datahub_patch.pth").write_text("import datahub._setproctitle_patch\n")
+    (fresh_venv.site_packages / "aaa_uname.pth").write_text(
+        "import platform; platform.system = lambda: 'Darwin'\n"
+    )
+    in_order(fresh_venv, "datahub_patch", order)
+    code = (
+        "import os, setproctitle as s\npid = os.fork()\n"
+        "if not pid:\n    s.setproctitle('child'); os._exit(0)\n"
+        "print(os.waitpid(pid, 0)[1], s.getproctitle() == '', s.__file__)"
+    )
+    status, empty, file = fresh_venv.evaluate(code, PYTHONPATH=str(STAND_IN)).split()
+    assert status == "0"
+    if order == "they first":  # They import the native module; ours replaces even their functions.
+        assert empty == "False" and Path(file).parent == STAND_IN / "setproctitle"
+    else:  # They overwrite the replacement's functions, as they would the native ones.
+        assert empty == "True" and file.endswith("replacement.py")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("venv", ["mac", "linux"])
+def test_opentelemetrys_instrumentation_runs_beside_the_shim(venv: str, make_venv: MakeVenv) -> None:
+    packages = ("setproctitle", "opentelemetry-distro", "opentelemetry-instrumentation-logging")
+    environment = make_venv(*packages, macos=venv == "mac")
+    program = "import sys, setproctitle; print('opentelemetry.instrumentation.logging' in sys.modules, setproctitle.__file__)"
+    if venv == "linux":  # Here they are first: their sitecustomize runs before we are switched on.
+        program = "import airflow_setproctitle_shim as shim; shim.activate()\n" + program
+    done = subprocess.run(
+        [str(environment.path / "bin/opentelemetry-instrument"), str(environment.python), "-c", program],
+        env=clean_environ(
+            OTEL_TRACES_EXPORTER="none", OTEL_METRICS_EXPORTER="none", OTEL_LOGS_EXPORTER="none"
+        ),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    instrumented, file = done.stdout.split()
+    assert instrumented == "True"
+    assert file.endswith("replacement.py")
+
+
+ON_REQUEST = pytest.mark.xfail(strict=True, reason="pytest asks PathFinder itself for what it shall rewrite")
+
+
+@pytest.mark.parametrize(
+    "conftest",
+    ["", pytest.param("import pytest; pytest.register_assert_rewrite('setproctitle')", marks=ON_REQUEST)],
+)
+def test_pytest_sees_the_replacement(conftest: str, make_venv: MakeVenv, tmp_path: Path) -> None:
+    mac = make_venv("setproctitle", "pytest")
+    (tmp_path / "conftest.py").write_text(conftest)
+    (tmp_path / "test_it.py").write_text(
+        "import setproctitle\n\n\ndef test_it():\n    assert setproctitle.__file__.endswith('replacement.py')\n"
+    )
+    mac.run("-m", "pytest", "-q", "-p", "no:cacheprovider", str(tmp_path))
+
+
+EMBEDDING = """
+#include <Python.h>
+
+int main(int argc, char **argv) {
+    PyConfig config;
+    PyConfig_InitPythonConfig(&config);
+    PyConfig_SetBytesString(&config, &config.program_name, argv[1]);
+    for (int round = 0; round < 2; round++) {
+        PyStatus status = Py_InitializeFromConfig(&config);
+        if (PyStatus_Exception(status)) return 2;
+        if (PyRun_SimpleString(argv[2])) return 3;
+        if (Py_FinalizeEx()) return 4;
+    }
+    PyConfig_Clear(&config);
+    return 0;
+}
+"""
+
+
+def test_an_embedded_interpreter_serves_the_replacement_each_time_it_is_initialised(
+    make_venv: MakeVenv, tmp_path: Path
+) -> None:
+    mac = make_venv("setproctitle")
+    (tmp_path / "embedding.c").write_text(EMBEDDING)
+    config = Path(sysconfig.get_config_var("BINDIR")) / f"python{sysconfig.get_python_version()}-config"
+    options = subprocess.run(
+        [str(config), "--embed", "--cflags", "--ldflags"], capture_output=True, text=True, check=True
+    ).stdout.split()
+    library = f"-Wl,-rpath,{sysconfig.get_config_var('LIBDIR')}"
+    command = ["gcc", "-o", "embedding", "embedding.c", *options, library, "-O0"]
+    subprocess.run(command, cwd=tmp_path, check=True)
+    served = subprocess.run(
+        [str(tmp_path / "embedding"), str(mac.python), WHO],
+        env=clean_environ(),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert [line.rpartition("/")[2] for line in served.stdout.split()] == ["replacement.py"] * 2
+
+
+ARCHIVED = """
+import importlib, importlib.util, inspect, pickle, sys
+import airflow_setproctitle_shim as shim
+assert ".zip" in shim.__file__ or ".whl" in shim.__file__ or ".pyz" in shim.__file__, shim.__file__
+shim.activate()
+import setproctitle
+setproctitle.setproctitle("title")
+assert shim.is_ours(setproctitle) and importlib.reload(setproctitle).getproctitle() == "title"
+assert "def setproctitle(title: str)" in inspect.getsource(setproctitle)
+assert inspect.getsource(setproctitle.setproctitle).startswith("def setproctitle(title: str)")
+assert setproctitle.setproctitle.__code__.co_filename == shim.REPLACEMENT
+assert setproctitle.__loader__.is_package("setproctitle")
+assert pickle.loads(pickle.dumps(setproctitle.setproctitle)) is setproctitle.setproctitle
+assert importlib.util.find_spec("setproctitle").submodule_search_locations == []
+assert setproctitle.__version__
+shim.deactivate()
+assert "setproctitle" not in sys.modules
+print("ok")
+"""
+
+
+@pytest.mark.parametrize("flag", ["-B", "-OO"])
+def test_a_wheel_on_sys_path_serves_the_replacement_after_activate(flag: str, wheel: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-I", flag, "-c", f"import sys; sys.path.insert(0, {str(wheel)!r})\n{ARCHIVED}"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=clean_environ(),
+    )
+    assert done.stdout == "ok\n", done.stderr
+
+
+def test_a_zipapp_with_the_shim_inside_serves_the_replacement_after_activate(
+    wheel: Path, tmp_path: Path
+) -> None:
+    uv("pip", "install", "-q", "--no-deps", "--target", str(tmp_path / "app"), str(wheel))
+    (tmp_path / "app/__main__.py").write_text(ARCHIVED)
+    zipapp.create_archive(tmp_path / "app", tmp_path / "app.pyz")
+    done = subprocess.run(
+        [sys.executable, "-I", str(tmp_path / "app.pyz")],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=clean_environ(),
+    )
+    assert done.stdout == "ok\n", done.stderr
+
+
+def test_a_zipapp_run_in_an_environment_with_the_shim_is_served(make_venv: MakeVenv, tmp_path: Path) -> None:
+    mac = make_venv("setproctitle")
+    (tmp_path / "app").mkdir()
+    (tmp_path / "app/__main__.py").write_text(WHO)
+    zipapp.create_archive(tmp_path / "app", tmp_path / "app.pyz")
+    assert mac.run(str(tmp_path / "app.pyz")).stdout.strip().endswith("replacement.py")
+
+
+def test_a_native_module_loaded_before_is_neutralised_from_an_archive_too(
+    wheel: Path, make_venv: MakeVenv
+) -> None:
+    venv = make_venv("setproctitle", "wrapt", macos=False)
+    code = (
+        f"import sys; sys.path.insert(0, {os.fspath(wheel)!r})\nimport setproctitle as s\n"
+        "import airflow_setproctitle_shim as shim; assert '.whl' in shim.__file__\n"
+        "shim.activate(); s.setproctitle('title'); print(shim.process_title.decode())"
+    )
+    assert venv.evaluate(code) == "title"

@@ -1,0 +1,82 @@
+"""The sitecustomize template switches the shim on where no startup file is read, and hides nobody's own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from environments import ROOT, SWITCH, Venv, uv
+
+TEMPLATE = ROOT / "sitecustomize_template"
+STATE = "import sys; print(getattr(sys.meta_path[0], '__name__', ''), sys.modules.get('hidden_ran', ''))"
+
+# What stands further down sys.path, as a Homebrew or Debian Python has it.
+HIDDEN = {
+    "absent": None,
+    "well": "import sys; sys.modules['hidden_ran'] = 'yes'\n",
+    "raising ImportError": "raise ImportError('from the hidden one')\n",
+    "importing what is not there": "import not_there\n",
+    "importing nothing named sitecustomize": "raise ImportError('itself', name='sitecustomize')\n",
+    "raising something else": "raise RuntimeError('from the hidden one')\n",
+    "exiting": "raise SystemExit('from the hidden one')\n",
+}
+
+
+@pytest.fixture(scope="module")
+def bare_mac(tmp_path_factory: pytest.TempPathFactory) -> Venv:
+    """An environment that believes to be on macOS from its start on, and has nothing installed."""
+    venv = Venv.make(tmp_path_factory.mktemp("bare") / "venv")
+    (venv.site_packages / "aaa_macos.pth").write_text("import sys; sys.platform = 'darwin'\n")
+    return venv
+
+
+@pytest.fixture(scope="module")
+def target(tmp_path_factory: pytest.TempPathFactory, wheel: Path) -> Path:
+    """A directory that the shim was installed into by --target, with the template written into it."""
+    directory = tmp_path_factory.mktemp("target")
+    uv("pip", "install", "--quiet", "--target", str(directory), str(wheel))
+    (directory / "sitecustomize.py").write_text((TEMPLATE / "sitecustomize.py").read_text())
+    return directory
+
+
+@pytest.mark.parametrize("kind", HIDDEN)
+@pytest.mark.parametrize("installed", [True, False], ids=["shim installed", "shim missing"])
+def test_the_hidden_sitecustomize_runs_or_fails_as_if_ours_were_not_there(
+    bare_mac: Venv, target: Path, tmp_path: Path, kind: str, installed: bool
+) -> None:
+    source = HIDDEN[kind]
+    if source is not None:
+        (tmp_path / "sitecustomize.py").write_text(source)
+    ours = target if installed else TEMPLATE
+    alone = bare_mac.run("-c", STATE, check=False, PYTHONPATH=str(tmp_path))
+    both = bare_mac.run("-c", STATE, check=False, PYTHONPATH=f"{ours}:{tmp_path}")
+    # Our frames may stand in a traceback; what it says must be the same.
+    assert both.stderr.splitlines()[-1:] == alone.stderr.splitlines()[-1:]
+    assert both.returncode == alone.returncode
+    assert both.stdout.split()[1:] == alone.stdout.split()[1:]
+    if both.returncode == 0:
+        assert ("airflow_setproctitle_shim" in both.stdout) == installed
+
+
+def test_the_hidden_sitecustomize_is_the_one_that_others_import(
+    bare_mac: Venv, target: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text("MINE = 'mine'\n")
+    path = f"{target}:{tmp_path}"
+    assert bare_mac.evaluate("import sitecustomize; print(sitecustomize.MINE)", PYTHONPATH=path) == "mine"
+
+
+def test_a_target_installation_serves_the_replacement(bare_mac: Venv, target: Path) -> None:
+    served = bare_mac.evaluate("import setproctitle; print(setproctitle.__file__)", PYTHONPATH=str(target))
+    assert served == str(target / "airflow_setproctitle_shim/replacement.py")
+
+
+def test_it_obeys_the_switch(bare_mac: Venv, target: Path) -> None:
+    state = bare_mac.evaluate(STATE, PYTHONPATH=str(target), **{SWITCH: "off"})
+    assert "airflow_setproctitle_shim" not in state
+
+
+def test_on_linux_it_does_nothing(target: Path, make_venv: Callable[..., Venv]) -> None:
+    state = make_venv("setproctitle", macos=False).evaluate(STATE, PYTHONPATH=str(target))
+    assert "airflow_setproctitle_shim" not in state
