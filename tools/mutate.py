@@ -29,10 +29,11 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = "src/airflow_setproctitle_shim"
 # Each file's own tests run first, because most of its mutants end there.
 FILES = {
-    "__init__.py": ("test_switch.py", "test_finder.py", "test_loaded.py", "test_replacement.py"),
-    "replacement.py": ("test_replacement.py", "test_switch.py", "test_finder.py", "test_loaded.py"),
-    "loaded.py": ("test_loaded.py", "test_finder.py", "test_replacement.py", "test_switch.py"),
+    "__init__.py": ("test_switch.py", "test_finder.py"),
+    "replacement.py": ("test_replacement.py",),
+    "loaded.py": ("test_loaded.py",),
 }
+TESTS = (*FILES["__init__.py"], *FILES["replacement.py"], *FILES["loaded.py"], "test_small_print.py")
 WANTED = 95.0
 AT_ONCE = 2
 
@@ -81,7 +82,7 @@ def run_tests(copy: Path, file: str) -> subprocess.CompletedProcess[str]:
     """Run the in-process tests on a copy of the project, a file's own tests first."""
     command = [sys.executable, "-m", "pytest", "-qx", "-p", "no:cacheprovider", "--hypothesis-seed=0"]
     return subprocess.run(
-        [*command, *(f"tests/{test}" for test in FILES[file])],
+        [*command, *(f"tests/{test}" for test in dict.fromkeys((*FILES[file], *TESTS)))],
         cwd=copy,
         # Bytecode of one mutant could be taken for that of the next, written in the same second.
         env={**os.environ, "PYTHONPATH": str(copy / "src"), "PYTHONDONTWRITEBYTECODE": "1"},
