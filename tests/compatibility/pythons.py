@@ -15,7 +15,6 @@ from environments import UV, Venv, clean_environ, uv
 WANTED = ("3.9", "3.10", "3.11", "3.12", "3.13", "3.14", "3.15", "3.13t", "3.14t", "PyPy 3")
 REQUIRED = ("3.9", "3.10", "3.11", "3.12", "3.13", "3.15")
 DEBIAN_PACKAGES = ("python3.14", "python3.15", "python3-setproctitle")
-DEBIAN_MIRROR = "http://deb.debian.org/debian"
 
 FACTS = """
 import json, platform, sys, sysconfig
@@ -110,7 +109,6 @@ def debian(root: Path) -> str | None:
             f"--include={packages}",
             "sid",
             str(root),
-            DEBIAN_MIRROR,
         ]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
