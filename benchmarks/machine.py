@@ -24,7 +24,7 @@ from environments import ROOT, SIMULATED_MACOS, UV, uv
 
 # Always the same, so that instructions do not depend on who runs the benchmark.
 ENVIRON = {
-    "PATH": "/usr/local/bin:/usr/bin:/bin",
+    "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
     "HOME": "/nonexistent",
     "LANG": "C.UTF-8",
     "PYTHONHASHSEED": "0",
