@@ -81,6 +81,16 @@ class Python:
 @contextlib.contextmanager
 def python(version: str) -> Iterator[Python]:
     """Give an interpreter of that version: from PATH, pyenv or uv, else from a chroot of Debian sid."""
+    executable = _executable(version)
+    if executable:
+        yield Python(version, executable)
+    else:
+        with _sid(version):
+            yield Python(version, f"/usr/bin/python{version}", ("chroot", str(SID)), SID)
+
+
+def _executable(version: str) -> str | None:
+    """Return the path of an interpreter of that version that runs, or None."""
     pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
     found = subprocess.run(
         [UV or "uv", "python", "find", version], check=False, capture_output=True, text=True
@@ -92,10 +102,8 @@ def python(version: str) -> Iterator[Python]:
     ):
         with contextlib.suppress(OSError, RuntimeError):
             if executable and output([executable, "-V"]).startswith(f"Python {version}."):
-                yield Python(version, executable)
-                return
-    with _sid(version):
-        yield Python(version, f"/usr/bin/python{version}", ("chroot", str(SID)), SID)
+                return executable
+    return None
 
 
 @contextlib.contextmanager
@@ -103,25 +111,24 @@ def _sid(version: str) -> Iterator[None]:
     """Have a chroot of Debian sid with that Python and valgrind, and /proc in it. Raises Missing."""
     if os.geteuid() or not shutil.which("apt-get"):
         raise Missing(
-            f"Python {version}: not on PATH, nor by pyenv or uv (a root on Debian would debootstrap sid)"
+            f"Python {version}: not on PATH, nor by pyenv or uv; root on Debian would get it from sid by debootstrap"
         )
     packages = f"python{version}", "valgrind"
-    if not (SID / "etc/debian_version").exists():
-        require("debootstrap")
-        output(["debootstrap", "--variant=minbase", "sid", str(SID)])
-    if not all((SID / "usr/bin" / program).exists() for program in packages):
-        output(["chroot", str(SID), "apt-get", "update", "--quiet"])
-        try:
-            output(["chroot", str(SID), "apt-get", "install", "--yes", "--no-install-recommends", *packages])
-        except RuntimeError as error:
-            raise Missing(f"Python {version}: {error}") from error
+    apt_get = ["chroot", str(SID), "apt-get", "--quiet"]
     mounted = (SID / "proc/self").exists()
     try:
+        if not (SID / "etc/debian_version").exists():
+            require("debootstrap")
+            output(["debootstrap", "--variant=minbase", "sid", str(SID)])
+        if not all((SID / "usr/bin" / program).exists() for program in packages):
+            output([*apt_get, "update"])
+            output([*apt_get, "install", "--yes", "--no-install-recommends", *packages])
         if not mounted:
             output(["mount", "-t", "proc", "proc", str(SID / "proc")])
-        yield
     except RuntimeError as error:
         raise Missing(f"Python {version}: {error}") from error
+    try:
+        yield
     finally:
         if not mounted:
             subprocess.run(["umount", str(SID / "proc")], check=False)

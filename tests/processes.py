@@ -75,7 +75,7 @@ def _end_session(process: subprocess.Popen[bytes]) -> None:
         process.wait(10)
     for entry in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):
-            session = int(entry.read_text().rpartition(")")[2].split()[3])
+            session = int(entry.read_text(errors="replace").rpartition(")")[2].split()[3])
             if session == process.pid:
                 os.kill(int(entry.parent.name), signal.SIGKILL)
     # macOS has no /proc, and no permission where it means that nobody is left.

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 from compatibility.checks import CHECKS, SPECS, Check, NotHere, Subject
-from environments import STAND_IN, SWITCH, Venv, clean_environ, uv
+from environments import ROOT, STAND_IN, SWITCH, Venv, clean_environ, uv
 
 MakeVenv = Callable[..., Venv]
 
@@ -300,6 +300,15 @@ def test_a_wheel_on_sys_path_serves_the_replacement_after_activate(flag: str, wh
         env=clean_environ(),
     )
     assert done.stdout == "ok\n", done.stderr
+
+
+def test_a_wheel_on_pythonpath_serves_the_replacement_from_the_start_with_the_template(
+    wheel: Path, tmp_path: Path
+) -> None:
+    bare = Venv.make(tmp_path / "venv")
+    (bare.site_packages / "aaa_macos.pth").write_text("import sys; sys.platform = 'darwin'\n")
+    path = f"{ROOT / 'sitecustomize_template'}{os.pathsep}{wheel}"
+    assert bare.evaluate(WHO, PYTHONPATH=path).endswith(".whl/airflow_setproctitle_shim/replacement.py")
 
 
 def test_a_zipapp_with_the_shim_inside_serves_the_replacement_after_activate(

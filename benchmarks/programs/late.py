@@ -17,7 +17,7 @@ import airflow_setproctitle_shim as shim
 for name in ("asyncio", "importlib.metadata", "unittest.mock"):
     importlib.import_module(name)
 
-GLOBALS = 60  # as many as Airflow's modules have, see README.md
+GLOBALS = 60  # more than Airflow's modules have, see the section miss
 
 
 def main(count: int) -> None:

@@ -247,7 +247,7 @@ def _probe(options: argparse.Namespace) -> int:
             print("    " + "\n    ".join([*shown, *([f"... and {more} more"] if more > 0 else [])]))
     for run in (off, on):
         if run.frames:
-            print("where it died:", *run.frames[:3], sep="\n  ")
+            print("where it died:", *map(_short, run.frames[:3]), sep="\n  ")
     if not on.served:
         print(f"The shim is not on here. See why: {doctor.COMMAND} status")
     elif on.lost:

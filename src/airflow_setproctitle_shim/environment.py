@@ -157,7 +157,14 @@ class Package:
     name: str
     version: str
     requires: list[str]
-    files: list[Any]  # of PackagePath
+    distribution: Any
+
+    @functools.cached_property
+    def files(self) -> list[Any]:
+        """Its files, as PackagePath; [] if RECORD cannot be read. Late, as finding them takes long."""
+        with contextlib.suppress(Exception):
+            return list(self.distribution.files or [])
+        return []
 
 
 @functools.lru_cache(maxsize=1)
@@ -167,7 +174,7 @@ def packages() -> list[Package]:
     for dist in distributions():
         # Other people's metadata may raise anything.
         with contextlib.suppress(Exception):
-            package = Package(dist.name, dist.version, list(dist.requires or []), list(dist.files or []))
+            package = Package(dist.name, dist.version, list(dist.requires or []), dist)
             # The first one found on sys.path is the one that is imported.
             found.setdefault(re.sub(r"[-_.]+", "-", package.name).lower(), package)
     return [found[name] for name in sorted(found)]
@@ -298,7 +305,7 @@ def sightings(path: Path, component: str) -> Iterator[Sighting]:
             for place in sorted(match.start() for text in texts for match in re.finditer(text, data)):
                 if not end <= place < done:
                     continue
-                start = max(data.rfind(b"\n", 0, place) + 1, place - LINE)
+                start = data.rfind(b"\n", max(0, place - LINE), place) + 1 or max(0, place - LINE)
                 end = data.find(b"\n", place, place + LINE)
                 end = min(len(data), place + LINE) if end < 0 else end
                 sign = SIGN.search(data, start, end)

@@ -14,7 +14,7 @@ def setproctitle(title: str) -> None:
 
     Raises TypeError, ValueError and UnicodeEncodeError where the C function does.
     """
-    _shim.process_title = _checked("setproctitle", title)
+    _shim.process_title = _checked(title)
 
 
 def getproctitle() -> str:
@@ -28,7 +28,7 @@ def getproctitle() -> str:
 
 def setthreadtitle(title: str) -> None:
     """Remember the title of this thread. Raises what setproctitle() raises."""
-    _shim.thread_titles.title = _checked("setthreadtitle", title)
+    _shim.thread_titles.title = _checked(title)
 
 
 def getthreadtitle() -> str:
@@ -37,10 +37,9 @@ def getthreadtitle() -> str:
     return title.decode()
 
 
-def _checked(function: str, title: str) -> bytes:
-    """Return `title` as UTF-8, or raise what C's "s" argument format raises for it."""
-    if not isinstance(title, str):
-        raise TypeError(f"{function}() argument 1 must be str, not {type(title).__name__}")
+# Comments, not docstrings, from here on: nobody asks for their help, and every import would load it.
+def _checked(title: str) -> bytes:
+    # UTF-8, or what C's "s" argument format raises: str.encode() is the check for the type, too.
     encoded = str.encode(title)
     if 0 in encoded:
         raise ValueError("embedded null character")
@@ -48,7 +47,7 @@ def _checked(function: str, title: str) -> bytes:
 
 
 def __getattr__(name: str) -> str:
-    """Return `__version__`, looked up only when somebody asks (PEP 562)."""
+    # `__version__` is looked up only when somebody asks (PEP 562).
     if name != "__version__":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib.metadata import PackageNotFoundError, version
