@@ -128,7 +128,8 @@ def airflow_3_standalone(place: Place) -> None:
             result: dict[str, str] = json.load(answer)
             return result
 
-    place.until("the DAG is known", lambda: call("work"))
+    # Its tasks come from the serialized DAG, which workers need; the DAG itself is known before.
+    place.until("the DAG is known", lambda: call("work/tasks"))
     run = call("work/dagRuns", {"logical_date": None})["dag_run_id"]
     succeeds(place, lambda: call(f"work/dagRuns/{run}")["state"])
 
