@@ -51,6 +51,7 @@ def without_startup_files(path: Path, wheel: Path, consumer: harness.Consumer) -
     """An environment with Airflow and the shim, whose startup files somebody removed."""
     venv = Venv.make(path)
     venv.install("--exclude-newer", str(consumer.exclude_newer), *consumer.requirements)
+    venv.install("pip")  # as in environments not made by uv
     venv.install(str(wheel))
     for name in STARTUP_FILES:
         (venv.site_packages / name).unlink()
