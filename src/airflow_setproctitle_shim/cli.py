@@ -75,16 +75,10 @@ def _parser() -> argparse.ArgumentParser:
     add("--json", action="store_true", help="print JSON for programs")
 
     add = command("probe", _probe, "fork children that set a title, without and with the shim")
-    add(
-        "-n",
-        "--children",
-        type=functools.partial(_number, int),
-        default=20,
-        metavar="N",
-        help="how many (default: 20)",
-    )
+    whole, number = functools.partial(_number, int), functools.partial(_number, float)
     patience = "seconds before a child counts as hung (default: 30)"
-    add("--timeout", type=functools.partial(_number, float), default=30.0, metavar="S", help=patience)
+    add("-n", "--children", type=whole, default=20, metavar="N", help="how many (default: 20)")
+    add("--timeout", type=number, default=30.0, metavar="S", help=patience)
     add("--method", choices=probe.METHODS, default="fork", help="how children start (default: fork)")
     add("--threads", action="store_const", const=4, default=0, help="fork with four other threads running")
     add("--titles", action="store_true", help="read the titles back with ps (needs the extra `titles`)")
@@ -148,9 +142,8 @@ def _printable(text: str) -> str:
 def _sentence(label: str, text: str) -> list[str]:
     """Return lines that fit the terminal."""
     width = max(40, min(100, shutil.get_terminal_size().columns))
-    wrapper = textwrap.TextWrapper(width, break_long_words=False, break_on_hyphens=False)
-    wrapper.subsequent_indent = "  "
-    return wrapper.wrap(f"{label}: {text}")
+    text = f"{label}: {text}"
+    return textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False, subsequent_indent="  ")
 
 
 def _some(lines: Sequence[str], number: int) -> list[str]:
@@ -174,20 +167,13 @@ def _status(options: argparse.Namespace) -> int:
     value, version = facts["variable"]["value"], facts["setproctitle"]["version"]
     before = facts["finders"][: facts["finders"].index(__package__)] if on else []
     danger = "crashes after fork on macOS" if doctor.unsafe_on_macos(version or "") else "safe on macOS"
-    startup_files = []
-    for file in facts["startup_files"]:
-        wrong = ", ".join(text for key, text, well in FLAWS if file[key] is not well) or "in order"
-        state = wrong if file["exists"] else "missing"
-        startup_files.append(("startup file", f"{_short(str(file['path']))}: {state}"))
+    state = f"on sys.meta_path, before it: {', '.join(before) or 'none'}" if on else "not on sys.meta_path"
     table = [
         ("platform", facts["platform"]),
         ("variable", f"{VARIABLE} is {'not set' if value is None else repr(value)}"),
         ("python", f"{facts['python']['version']}  {facts['python']['executable']}"),
-        *startup_files,
-        (
-            "finder",
-            f"on sys.meta_path, before it: {', '.join(before) or 'none'}" if on else "not on sys.meta_path",
-        ),
+        *(("startup file", _startup_file(file)) for file in facts["startup_files"]),
+        ("finder", state),
         ("setproctitle", f"{version} ({danger})" if version else "not installed"),
         ("import runs", facts["setproctitle"]["origin"] or "nothing: setproctitle cannot be imported"),
     ]
@@ -197,9 +183,14 @@ def _status(options: argparse.Namespace) -> int:
     if finding:
         lines.append(f"  -> {finding.remedy}")
     lines += ["", *(f"  {name:13} {text}" for name, text in table)]
-    ok = finding is None or finding.severity == "note"
-    remedy = finding.remedy if finding else None
+    ok, remedy = (finding.severity == "note", finding.remedy) if finding else (True, None)
     return _tell(options, ok, {"on": on, "why": why, "remedy": remedy, **facts}, lines)
+
+
+def _startup_file(file: dict[str, Any]) -> str:
+    wrong = [text for key, text, well in FLAWS if file[key] is not well]
+    state = ", ".join(wrong) or "in order" if file["exists"] else "missing"
+    return f"{_short(str(file['path']))}: {state}"
 
 
 def _status_of(python: str, arguments: list[str]) -> int:

@@ -29,7 +29,7 @@ class Finding:
     severity: str  # of SEVERITIES
     evidence: str  # a sentence
     remedy: str  # a command where there is one
-    sources: tuple[str, ...] = ()  # links
+    sources: tuple[str, ...] = ()  # paths on github.com; links in what diagnose() returns
     details: tuple[str, ...] = ()  # file:line, counts, paths
     id: str = ""  # the check that found it, of CHECKS
 
@@ -39,11 +39,8 @@ PIP = f"{sys.executable} -m pip install"
 if importlib.util.find_spec("pip") is None:  # as in environments made by uv
     PIP = f"uv pip install --python {sys.executable}"
 REINSTALL = f"{PIP} --force-reinstall --no-deps"
-CRASH_REPORTED = (
-    "https://github.com/apache/airflow/issues/55838",
-    "https://github.com/benoitc/gunicorn/issues/3021",
-    "https://github.com/dvarrazzo/py-setproctitle/issues/113",
-)
+UPSTREAM = "dvarrazzo/py-setproctitle/issues/113"
+CRASH_REPORTED = ("apache/airflow/issues/55838", "benoitc/gunicorn/issues/3021", UPSTREAM)
 
 
 def startup_file_skipped() -> Finding | None:
@@ -66,7 +63,7 @@ def startup_file_skipped() -> Finding | None:
         evidence = f"{file.path} is not the file that was installed"
     else:
         return None
-    return Finding("error", evidence, remedy, ("https://github.com/python/cpython/issues/113659",))
+    return Finding("error", evidence, remedy, ("python/cpython/issues/113659",))
 
 
 def off_on_macos() -> Finding | None:
@@ -216,7 +213,7 @@ def removed(scope: Scope) -> Iterator[Finding]:
         yield Finding("warning", evidence, f"{REINSTALL} setproctitle", details=tuple(names))
 
 
-PAGES = {"2": ("webserver", "web_server_port", "/health"), "3": ("api", "port", "/api/v2/monitor/health")}
+PAGES = {"2": ("webserver", "/health"), "3": ("api", "/api/v2/monitor/health")}  # by Airflow's version
 PATIENCE = 5.0  # seconds
 
 
@@ -225,10 +222,9 @@ def health(scope: Scope) -> Iterator[Finding]:
     airflow = environment.installed("apache-airflow-core") or environment.installed("apache-airflow")
     if airflow is None or airflow.version[0] not in PAGES:
         return
-    section, key, page = PAGES[airflow.version[0]]
-    port = next(iter(environment.airflow_setting(section, key).values()), "8080")
+    section, page = PAGES[airflow.version[0]]
     configured = environment.airflow_setting(section, "base_url").values()
-    url = next(iter(configured), f"http://localhost:{port}").rstrip("/") + page
+    url = next(iter(configured), "http://localhost:8080").rstrip("/") + page
     scope.progress(f"asking {url}")
     try:
         code, body = environment.get(url, PATIENCE)
@@ -261,7 +257,7 @@ def execution_api(scope: Scope) -> Iterator[Finding]:
         "warning",
         f"{_many(number, '401 answer')} of the execution API to workers; [api_auth] jwt_secret {state}",
         "export AIRFLOW__API_AUTH__JWT_SECRET=... with one value for all components; compare their clocks",
-        tuple(f"https://github.com/apache/airflow/issues/{issue}" for issue in (49871, 51235, 47873)),
+        tuple(f"apache/airflow/issues/{issue}" for issue in (49871, 51235, 47873)),
         tuple(f"{component}: first at {sign.first}" for component, sign in refused.items()),
     )
 
@@ -275,42 +271,28 @@ class Relative(NamedTuple):
     source: str
 
 
-SETPROCTITLE = Relative(
-    "setproctitle", r"(?m)^_setproctitle\.| _LS(A|SetA)pplication", f"{COMMAND} status", CRASH_REPORTED[2]
-)
-SCPROXY = Relative(
-    "_scproxy",
-    r"(?m)^_scproxy\.|SCDynamicStoreCopyProxies",
-    "export NO_PROXY='*'",
-    "https://github.com/python/cpython/issues/58037",
-)
+OBJC = "export OBJC_DISABLE_INITIALIZE_FORK_SAFETY=YES"
+INITIALIZE = r"performForkChildInitialize|objc_initializeAfterForkError|when fork\(\) was called"
+SECURITY = r"(?m)^(Security|Network|libnetwork\.dylib) |getaddrinfo"
+PROXY = r"(?m)^_scproxy\.|SCDynamicStoreCopyProxies"
+TITLE = r"(?m)^_setproctitle\.| _LS(A|SetA)pplication"
+SETPROCTITLE = Relative("setproctitle", TITLE, f"{COMMAND} status", UPSTREAM)
+SCPROXY = Relative("_scproxy", PROXY, "export NO_PROXY='*'", "python/cpython/issues/58037")
 # The first that fits: setproctitle's crash may go through the others' code, and theirs not through its.
 RELATIVES = (
     SETPROCTITLE,
     SCPROXY,
-    Relative(
-        "Security or DNS",
-        r"(?m)^(Security|Network|libnetwork\.dylib) |getaddrinfo",
-        f"{PIP} 'apache-airflow>=3.3'",
-        "https://github.com/apache/airflow/pull/69008",
-    ),
-    Relative(
-        "Objective-C's initialize",
-        r"performForkChildInitialize|objc_initializeAfterForkError|when fork\(\) was called",
-        "export OBJC_DISABLE_INITIALIZE_FORK_SAFETY=YES",
-        "https://github.com/python/cpython/issues/77906",
-    ),
-    Relative("not known", "", "open them in Console", "https://github.com/python/cpython/issues/77906"),
+    Relative("Security or DNS", SECURITY, f"{PIP} 'apache-airflow>=3.3'", "apache/airflow/pull/69008"),
+    Relative("Objective-C's initialize", INITIALIZE, OBJC, "python/cpython/issues/77906"),
+    Relative("not known", "", "open them in Console", "python/cpython/issues/77906"),
 )
 
 
 def crash_reports(scope: Scope) -> Iterator[Finding]:
     """macOS crash reports of Python, by their cause."""
     causes: dict[Relative, list[str]] = {}
-    broken, last = [], 0.0
-    for path in sorted(scope.crash_reports.glob("*.ips")):
-        if "python" not in path.name.lower():
-            continue
+    broken, fresh = [], False
+    for path in sorted(scope.crash_reports.glob("*[Pp]ython*.ips")):
         scope.progress(f"reading {path}")
         try:
             text, when = environment.crash_report(path)
@@ -319,12 +301,11 @@ def crash_reports(scope: Scope) -> Iterator[Finding]:
             continue
         cause = next(relative for relative in RELATIVES if re.search(relative.sign, text))
         causes.setdefault(cause, []).append(str(path))
-        last = max(last, when) if cause is SETPROCTITLE else last
+        fresh |= cause is SETPROCTITLE and when >= environment.installed_at()
     for cause, paths in causes.items():
-        severity = "warning"
         evidence = f"{_many(len(paths), 'crash report')} of Python: the cause is {cause.name}"
+        severity = "warning"
         if cause is SETPROCTITLE:
-            fresh = last >= environment.installed_at()
             severity = "error" if fresh else "note"
             evidence += f", {'also' if fresh else 'but not'} since the shim was installed"
         yield Finding(severity, evidence, cause.remedy, (cause.source,), tuple(paths))
@@ -372,7 +353,9 @@ def diagnose(scope: Scope, names: list[str]) -> list[Finding]:
     found: list[Finding] = []
     for name in names:
         try:
-            found += (dataclasses.replace(finding, id=name) for finding in CHECKS[name](scope))
+            for finding in CHECKS[name](scope):
+                links = tuple(f"https://github.com/{source}" for source in finding.sources)
+                found.append(dataclasses.replace(finding, id=name, sources=links))
         except Exception as error:  # noqa: BLE001  # the other checks' findings must still be shown
             evidence = f"the check {name} failed: {type(error).__name__}: {error}"
             found.append(Finding("warning", evidence, "please report this line", id=name))
