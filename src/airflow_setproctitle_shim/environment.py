@@ -10,6 +10,7 @@ import contextlib
 import datetime
 import hashlib
 import importlib.util
+import io
 import json
 import os
 import re
@@ -233,9 +234,9 @@ SIGN = re.compile(
     rb"|(?P<dump>Fatal Python error: Segmentation fault)"
     rb"|(?P<refused>/execution/[^\n]{0,500}?401 Unauthorized)"
 )
-NEEDED = (b"SIGSEGV", b"signal 11", b"Segmentation fault", b"401 Unauthorized")  # one of them in each sign
-LINE = 2**16  # a longer line is read in parts
-OVERLAP = 2**10  # of a part with the next, longer than any sign
+BLOCK, LINE = 2**20, 2**16  # A block is read to the end of its last line, if that is not far.
+OVERLAP = 2**10  # of a line's parts in two blocks, longer than any sign
+LOOK_BACK = 2**12  # how far before a line that has no time one is looked for
 
 
 def log_files(places: list[Path]) -> Iterator[tuple[Path, str]]:
@@ -263,31 +264,37 @@ def sightings(path: Path, component: str) -> Iterator[Sighting]:
     """Yield each line of a log with a sign, in constant memory however large file and lines are.
 
     The component is the line's prefix as `airflow standalone` writes it, or else the one given. A
-    line without a time, as those of a dump are, has the last one before it. Raises OSError.
+    line without a time, as those of a dump are, has that of one shortly before it. Raises OSError.
     """
+    number, seen, line, before = 1, False, b"", b""
     with path.open("rb") as file:
-        number, seen, text, timed = 1, False, b"", b""
-        while part := file.readline(LINE):
-            text += part
-            timed = text if TIME.search(text) else timed
-            # A search for plain texts is many times as fast as one for the signs.
-            if not seen and any(needed in text for needed in NEEDED) and (sign := SIGN.search(text)):
-                seen, prefix = True, COMPONENT.match(text)
-                source = prefix[1].decode() if prefix else component
-                when = _timestamp(timed, os.fstat(file.fileno()).st_mtime)
-                yield Sighting(str(sign.lastgroup), source, when, f"{path}:{number}")
-            text = text[-OVERLAP:]
-            if part.endswith(b"\n"):
-                number, seen, text = number + 1, False, b""
+        while block := file.read(BLOCK) + file.readline(LINE):
+            for part in io.BytesIO(block) if _may_have_a_sign(line + block) else [block]:
+                line += part
+                if not seen and _may_have_a_sign(line) and (sign := SIGN.search(line)):
+                    seen, prefix = True, COMPONENT.match(line)
+                    source = prefix[1].decode() if prefix else component
+                    times = [TIME.search(line), *reversed([*TIME.finditer(before)])]
+                    when = _timestamp(next(filter(None, times), None), os.fstat(file.fileno()).st_mtime)
+                    yield Sighting(str(sign.lastgroup), source, when, f"{path}:{number}")
+                before = (before + part)[-LOOK_BACK:]
+                number += part.count(b"\n")
+                seen = seen and b"\n" not in part
+                line = line[line.rfind(b"\n") + 1 :][-OVERLAP:]
 
 
-def _timestamp(text: bytes, otherwise: float) -> float:
-    """Return the first time in the text as seconds since the epoch; without a zone it is local."""
-    if found := TIME.search(text):
-        day, time, zone = (group.decode() for group in found.groups(b""))
+def _may_have_a_sign(text: bytes) -> bool:
+    """Return whether one of the texts is there that each sign has: many times as fast as a search for SIGN."""
+    return any(map(text.__contains__, (b"SIGSEGV", b"signal 11", b"Segmentation fault", b"401 Unauthorized")))
+
+
+def _timestamp(time: re.Match[bytes] | None, otherwise: float) -> float:
+    """Return a match of TIME as seconds since the epoch; without a zone it is local."""
+    if time:
+        day, clock, zone = (group.decode() for group in time.groups(b""))
         form = "%Y-%m-%d %H:%M:%S" + "%z" * bool(zone)
         with contextlib.suppress(ValueError, OverflowError):
-            return datetime.datetime.strptime(f"{day} {time}{zone}", form).timestamp()
+            return datetime.datetime.strptime(f"{day} {clock}{zone}", form).timestamp()
     return otherwise
 
 
@@ -305,7 +312,7 @@ def crash_report(path: Path) -> tuple[str, float]:
         lines += [str(note) for notes in report.get("asi", {}).values() for note in notes]
     except (AttributeError, IndexError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"not built as Apple documents it: {type(error).__name__} {error}") from error
-    return "\n".join(lines), _timestamp(header, path.stat().st_mtime)
+    return "\n".join(lines), _timestamp(TIME.search(header), path.stat().st_mtime)
 
 
 def airflow_setting(section: str, key: str) -> dict[str, str]:
