@@ -616,6 +616,7 @@ def test_crashes_in_setproctitle_matter_if_newer_than_the_shim(
     write(tmp_path / "Python-1.ips", ips(next(iter(FRAMES.values())), []))
     [finding] = findings("crash-reports", crash_reports=tmp_path)
     assert finding.severity == severity
+    assert ("before the shim" in finding.evidence) is (severity == "note")
 
 
 @pytest.mark.parametrize("name", ["Safari-1.ips", "Python-1.txt"])
@@ -659,7 +660,7 @@ WHOLE = ips(FRAMES["none: not known"], [])
 def test_a_malformed_or_truncated_report_is_reported_as_such(tmp_path: Path, content: bytes) -> None:
     path = write(tmp_path / "Python-1.ips", content)
     [finding] = findings("crash-reports", crash_reports=tmp_path)
-    assert finding.evidence == "1 crash report of Python, malformed or truncated"
+    assert finding.evidence == "1 crash report of Python: malformed or truncated"
     assert finding.details[0].startswith(str(path))
 
 

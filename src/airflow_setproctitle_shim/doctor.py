@@ -155,10 +155,9 @@ def crashes(scope: Scope) -> Iterator[Finding]:
     if details:
         evidence = f"{_many(after, 'death')} by SIGSEGV since the shim was installed, {before} before"
         remedy = "restart Airflow with the shim on, then run the doctor again"
-        if setting() in OFF:
-            remedy = f"unset {VARIABLE}; then restart Airflow"
-        elif off := off_on_macos():
-            remedy = f"{off.remedy}; then restart Airflow"
+        off = off_on_macos()
+        if off or setting() in OFF:
+            remedy = f"{off.remedy if off else f'unset {VARIABLE}'}; then restart Airflow"
         yield Finding("error" if after else "note", evidence, remedy, CRASH_REPORTED, tuple(details))
     if scope.unread:
         evidence = f"{_many(len(scope.unread), 'log')} could not be read"
@@ -262,56 +261,43 @@ def execution_api(scope: Scope) -> Iterator[Finding]:
     )
 
 
-class Relative(NamedTuple):
-    """A crash after fork on macOS: how its report shows it, and its known workaround."""
-
-    name: str
-    sign: str  # a pattern for the crashed thread's lines "image symbol" and the system's notes
-    remedy: str
-    source: str
-
-
-OBJC = "export OBJC_DISABLE_INITIALIZE_FORK_SAFETY=YES"
-INITIALIZE = r"performForkChildInitialize|objc_initializeAfterForkError|when fork\(\) was called"
-SECURITY = r"(?m)^(Security|Network|libnetwork\.dylib) |getaddrinfo"
-PROXY = r"(?m)^_scproxy\.|SCDynamicStoreCopyProxies"
-TITLE = r"(?m)^_setproctitle\.| _LS(A|SetA)pplication"
-SETPROCTITLE = Relative("setproctitle", TITLE, f"{COMMAND} status", UPSTREAM)
-SCPROXY = Relative("_scproxy", PROXY, "export NO_PROXY='*'", "python/cpython/issues/58037")
-# The first that fits: setproctitle's crash may go through the others' code, and theirs not through its.
-RELATIVES = (
-    SETPROCTITLE,
-    SCPROXY,
-    Relative("Security or DNS", SECURITY, f"{PIP} 'apache-airflow>=3.3'", "apache/airflow/pull/69008"),
-    Relative("Objective-C's initialize", INITIALIZE, OBJC, "python/cpython/issues/77906"),
-    Relative("not known", "", "open them in Console", "python/cpython/issues/77906"),
+SETPROCTITLE = Finding("error", "the cause is setproctitle", f"{COMMAND} status", (UPSTREAM,))
+BEFORE = Finding("note", "the cause is setproctitle, before the shim", f"{COMMAND} status", (UPSTREAM,))
+SCPROXY = Finding("warning", "the cause is _scproxy", "export NO_PROXY='*'", ("python/cpython/issues/58037",))
+NEWER = f"{PIP} 'apache-airflow>=3.3'"
+DNS = Finding("warning", "the cause is Security or DNS", NEWER, ("apache/airflow/pull/69008",))
+FORK_SAFETY, INITIALIZE = "OBJC_DISABLE_INITIALIZE_FORK_SAFETY", ("python/cpython/issues/77906",)
+OBJC = Finding("warning", "the cause is Objective-C's initialize", f"export {FORK_SAFETY}=YES", INITIALIZE)
+UNKNOWN = Finding("warning", "the cause is not known", "open them in Console", INITIALIZE)
+BROKEN = Finding("note", "malformed or truncated", "open them in Console")
+# How they show in the crashed thread's lines "image symbol" and the system's notes. The first that fits
+# counts: setproctitle's crash may go through the others' code, and theirs not through its.
+CAUSES = (
+    (r"(?m)^_setproctitle\.| _LS(A|SetA)pplication", SETPROCTITLE),
+    (r"(?m)^_scproxy\.|SCDynamicStoreCopyProxies", SCPROXY),
+    (r"(?m)^(Security|Network|libnetwork\.dylib) |getaddrinfo", DNS),
+    (r"performForkChildInitialize|objc_initializeAfterForkError|when fork\(\) was called", OBJC),
+    ("", UNKNOWN),
 )
 
 
 def crash_reports(scope: Scope) -> Iterator[Finding]:
     """macOS crash reports of Python, by their cause."""
-    causes: dict[Relative, list[str]] = {}
-    broken, fresh = [], False
+    causes: dict[Finding, list[str]] = {}
     for path in sorted(scope.crash_reports.glob("*[Pp]ython*.ips")):
         scope.progress(f"reading {path}")
         try:
             text, when = environment.crash_report(path)
         except (OSError, ValueError) as error:
-            broken.append(f"{path}: {error}")
+            causes.setdefault(BROKEN, []).append(f"{path}: {error}")
             continue
-        cause = next(relative for relative in RELATIVES if re.search(relative.sign, text))
+        cause = next(cause for sign, cause in CAUSES if re.search(sign, text))
+        if cause is SETPROCTITLE and when < environment.installed_at():
+            cause = BEFORE
         causes.setdefault(cause, []).append(str(path))
-        fresh |= cause is SETPROCTITLE and when >= environment.installed_at()
-    for cause, paths in causes.items():
-        evidence = f"{_many(len(paths), 'crash report')} of Python: the cause is {cause.name}"
-        severity = "warning"
-        if cause is SETPROCTITLE:
-            severity = "error" if fresh else "note"
-            evidence += f", {'also' if fresh else 'but not'} since the shim was installed"
-        yield Finding(severity, evidence, cause.remedy, (cause.source,), tuple(paths))
-    if broken:
-        evidence = f"{_many(len(broken), 'crash report')} of Python, malformed or truncated"
-        yield Finding("note", evidence, "open them in Console", details=tuple(broken))
+    for cause, details in causes.items():
+        evidence = f"{_many(len(details), 'crash report')} of Python: {cause.evidence}"
+        yield dataclasses.replace(cause, evidence=evidence, details=tuple(details))
 
 
 def surroundings(scope: Scope) -> Iterator[Finding]:
@@ -324,9 +310,9 @@ def surroundings(scope: Scope) -> Iterator[Finding]:
         yield Finding(off.severity, evidence, off.remedy, CRASH_REPORTED)
     if os.environ.get("NO_PROXY", os.environ.get("no_proxy")) != "*":
         evidence = "NO_PROXY is not '*': HTTP requests of forked processes may die in _scproxy"
-        yield Finding("note", evidence, SCPROXY.remedy, (SCPROXY.source,))
-    if os.environ.get("OBJC_DISABLE_INITIALIZE_FORK_SAFETY"):
-        evidence = "OBJC_DISABLE_INITIALIZE_FORK_SAFETY hides aborts of Objective-C, not setproctitle's crash"
+        yield dataclasses.replace(SCPROXY, severity="note", evidence=evidence)
+    if os.environ.get(FORK_SAFETY):
+        evidence = f"{FORK_SAFETY} hides aborts of Objective-C, not setproctitle's crash"
         yield Finding("note", evidence, "leave it; the shim does not need it")
     methods = {"this Python": multiprocessing.get_start_method()}
     methods.update(environment.airflow_setting("core", "mp_start_method"))

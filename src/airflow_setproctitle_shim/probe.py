@@ -56,7 +56,7 @@ def probe(settings: Settings, progress: Callable[[str], None] = lambda _: None) 
     if settings.titles and shutil.which("ps") is None:
         raise ProbeError("there is no `ps` here to read titles with; install it, or leave out --titles")
     if settings.titles and installed("processtitle") is None:
-        raise ProbeError(f"titles are not installed here; try: pip install '{DISTRIBUTION}[titles]'")
+        raise ProbeError(f"processtitle is not installed here; try: pip install '{DISTRIBUTION}[titles]'")
     if not settings.simulate and installed("setproctitle") is None:
         raise ProbeError("setproctitle is not installed here; try: probe --simulate")
     progress(f"{settings.children} children without the shim")
