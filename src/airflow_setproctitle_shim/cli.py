@@ -254,10 +254,8 @@ def _sitecustomize(options: argparse.Namespace) -> int:
         print(text, end="")
         return 0
     path = options.write / "sitecustomize.py"
-    try:
-        with path.open("w" if options.force else "x", encoding="utf-8") as file:
-            file.write(text)
-    except FileExistsError as error:
-        raise FileExistsError(f"{path} exists; --force overwrites it") from error
+    if path.exists() and not options.force:
+        raise FileExistsError(f"{path} exists; --force overwrites it")
+    path.write_text(text, "utf-8")
     print(f"wrote {path}")
     return 0

@@ -72,24 +72,29 @@ def run(directory: Path) -> dict[str, Any]:
             process = context.Process(target=child, args=arguments)
             process.start()
             pipes[process] = ours, theirs  # Both kept: sending to a dead child must not fail.
-        deadline = time.monotonic() + SETTINGS["timeout"]
         if SETTINGS["titles"]:
-            titled = []
-            for process, (ours, _) in pipes.items():
-                if ours in wait([ours, process.sentinel], max(0, deadline - time.monotonic())):
-                    titled.append(str(process.pid))
-            command = ["ps", "-o", "pid=,args=", "-p", ",".join(titled)]
-            if titled:
-                listing += subprocess.check_output(command, text=True).splitlines()
-            for ours, _ in pipes.values():
-                ours.send("read")
-            deadline = time.monotonic() + SETTINGS["timeout"]
+            listing += _listing(pipes)
+        deadline = time.monotonic() + SETTINGS["timeout"]
         for process in pipes:
             process.join(max(0, deadline - time.monotonic()))
             ends[_end(process)] += 1
     dump = next((text for path in sorted(directory.glob("*.frames")) if (text := path.read_text())), "")
     frames = [line.strip() for line in dump.splitlines() if line.startswith("  File ")]
     return {"ends": ends, "listing": listing, "frames": frames}
+
+
+def _listing(pipes: dict[Any, Any]) -> list[str]:
+    """Wait until each child has its title or is dead; return what `ps` shows of them: pid and title."""
+    deadline = time.monotonic() + SETTINGS["timeout"]
+    titled = []
+    for process, (ours, _) in pipes.items():
+        if ours in wait([ours, process.sentinel], max(0, deadline - time.monotonic())):
+            titled.append(str(process.pid))
+    command = ["ps", "-o", "pid=,args=", "-p", ",".join(titled)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False) if titled else None
+    for ours, _ in pipes.values():
+        ours.send("read")
+    return done.stdout.splitlines() if done else []
 
 
 def _end(process: Any) -> str:
