@@ -269,7 +269,7 @@ def sightings(path: Path, component: str) -> Iterator[Sighting]:
     number, seen, line, before = 1, False, b"", b""
     with path.open("rb") as file:
         while block := file.read(BLOCK) + file.readline(LINE):
-            for part in io.BytesIO(block) if _may_have_a_sign(line + block) else [block]:
+            for part in io.BytesIO(block) if _may_have_a_sign(block) else [block]:
                 line += part
                 if not seen and _may_have_a_sign(line) and (sign := SIGN.search(line)):
                     seen, prefix = True, COMPONENT.match(line)
