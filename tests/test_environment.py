@@ -88,13 +88,13 @@ LINES = st.lists(
 )
 
 
-@given(lines=LINES, chunk=st.integers(100, 400), last=st.booleans())
+@given(lines=LINES, block=st.integers(1, 200), last=st.booleans())
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
-def test_every_line_with_a_sign_is_seen_once_wherever_chunks_end(
-    lines: list[bytes], chunk: int, last: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_every_line_with_a_sign_is_seen_once_wherever_blocks_end(
+    lines: list[bytes], block: int, last: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(environment, "CHUNK", chunk)
-    monkeypatch.setattr(environment, "LINE", 100)
+    monkeypatch.setattr(environment, "BLOCK", block)
+    monkeypatch.setattr(environment, "LINE", block)
     path = tmp_path / "log"
     path.write_bytes(b"\n".join(lines) + b"\n" * last)
     expected = [number for number, line in enumerate(lines, 1) if environment.SIGN.search(line)]
@@ -109,8 +109,9 @@ def test_every_line_with_a_sign_is_seen_once_wherever_chunks_end(
 def test_a_sign_in_a_line_without_end_is_seen_once_wherever_it_is_cut(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, offset: int
 ) -> None:
-    monkeypatch.setattr(environment, "CHUNK", 100)
+    monkeypatch.setattr(environment, "BLOCK", 50)
     monkeypatch.setattr(environment, "LINE", 50)
+    monkeypatch.setattr(environment, "OVERLAP", 20)
     path = tmp_path / "log"
     path.write_bytes(b"\xff" * (200 + offset) + b"was sent SIGSEGV!" + b"\xff" * 500)
     assert len(list(environment.sightings(path, "file"))) == 1

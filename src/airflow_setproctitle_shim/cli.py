@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
+import functools
 import io
 import json
 import os
@@ -12,9 +14,9 @@ import shutil
 import subprocess
 import sys
 import textwrap
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from . import VARIABLE, __version__, doctor, environment, probe
 
@@ -48,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         message, status = str(error), 1
     except Exception as error:  # noqa: BLE001  # a traceback helps no user
         message, status = f"{type(error).__name__}: {error}. This is a bug, please report it", 1
-    Progress.clear()
+    _progress()
     print(f"airflow-setproctitle-shim: {message}", file=sys.stderr)
     return status
 
@@ -61,7 +63,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog="Exit status: 0 fine, 1 something needs attention, 2 wrong usage.",
     )
     parser.add_argument("--version", action="version", version=__version__)
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    commands = parser.add_subparsers(required=True, dest="command", metavar="COMMAND")
 
     def command(name: str, run: Callable[[argparse.Namespace], int], text: str) -> Callable[..., object]:
         added = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
@@ -73,9 +75,10 @@ def _parser() -> argparse.ArgumentParser:
     add("--json", action="store_true", help="print JSON for programs")
 
     add = command("probe", _probe, "fork children that set a title, without and with the shim")
-    add("-n", "--children", type=_whole_number, default=20, metavar="N", help="how many (default: 20)")
+    whole, number = functools.partial(_number, int), functools.partial(_number, float)
     patience = "seconds before a child counts as hung (default: 30)"
-    add("--timeout", type=_seconds, default=30.0, metavar="S", help=patience)
+    add("-n", "--children", type=whole, default=20, metavar="N", help="how many (default: 20)")
+    add("--timeout", type=number, default=30.0, metavar="S", help=patience)
     add("--method", choices=probe.METHODS, default="fork", help="how children start (default: fork)")
     add("--threads", action="store_const", const=4, default=0, help="fork with four other threads running")
     add("--titles", action="store_true", help="read the titles back with ps (needs the extra `titles`)")
@@ -97,20 +100,12 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _whole_number(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= 100_000:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 to 100000")
-    return int(text)
-
-
-def _seconds(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = 0.0
-    if not 0 < seconds <= 86_400:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0, 86400 at most")
-    return seconds
+def _number(kind: Callable[[str], float], text: str) -> float:
+    with contextlib.suppress(ValueError):
+        if 0 < kind(text) <= 86_400:
+            return kind(text)
+    name = "whole number" if kind is int else "number"
+    raise argparse.ArgumentTypeError(f"{text!r} is not a {name} above 0, 86400 at most")
 
 
 def _existing(text: str) -> Path:
@@ -119,41 +114,24 @@ def _existing(text: str) -> Path:
     return Path(text)
 
 
-class Progress:
-    """A line on a terminal that says what is being done, and goes away."""
-
-    last = 0.0
-
-    @classmethod
-    def show(cls, text: str) -> None:
-        """Show the text in place of the one before, ten times a second at most."""
-        if sys.stderr.isatty() and time.monotonic() - cls.last > 0.1:
-            cls.last = time.monotonic()
-            width = shutil.get_terminal_size().columns - 1
-            print(f"\r\033[K{_printable(text)[:width]}", end="", file=sys.stderr, flush=True)
-
-    @classmethod
-    def clear(cls) -> None:
-        """Leave the line empty."""
-        if cls.last:
-            cls.last = 0.0
-            print("\r\033[K", end="", file=sys.stderr, flush=True)
+def _progress(text: str = "") -> None:
+    """Show on a terminal what is being done, in place of what was shown before."""
+    if sys.stderr.isatty():
+        text = _printable(text)[: shutil.get_terminal_size().columns - 1]
+        print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
 
 
-def _say(text: str, label: str = "") -> None:
-    """Print a paragraph that fits the terminal, after a label, which is one of COLOURS."""
-    width = max(40, min(100, shutil.get_terminal_size().columns))
-    text = _printable(f"{label}: {text}" if label else text)
-    options = {"subsequent_indent": "  ", "break_long_words": False, "break_on_hyphens": False}
-    text = textwrap.fill(text, width, **options)  # type: ignore[arg-type]  # str and bool, as it must
-    if label and sys.stdout.isatty() and not os.environ.get("NO_COLOR"):
-        text = text.replace(label, f"\033[{COLOURS[label]}m{label}\033[m", 1)
-    print(text)
-
-
-def _field(name: str, value: str) -> None:
-    """Print a line of a table. Paths are not wrapped, so that they can be copied."""
-    print(f"  {name:13} {_printable(value)}")
+def _tell(options: argparse.Namespace, ok: bool, data: dict[str, object], lines: Iterable[str]) -> int:
+    """Print the data as JSON (see docs/json-schema/) or the lines for people; return the exit status."""
+    _progress()
+    if options.json:
+        print(json.dumps({"schema": f"{options.command}/1", "ok": ok, **data}, indent=2, default=str))
+        return int(not ok)
+    colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+    for line in map(_printable, lines):
+        label, colon, rest = line.partition(":")
+        print(f"\033[{COLOURS[label]}m{label}\033[m{colon}{rest}" if colour and label in COLOURS else line)
+    return int(not ok)
 
 
 def _printable(text: str) -> str:
@@ -161,9 +139,17 @@ def _printable(text: str) -> str:
     return "".join(character if character.isprintable() else "?" for character in text)
 
 
-def _print_json(kind: str, data: dict[str, object]) -> None:
-    """Print the data with the key `schema`: the kind and its version, see docs/json-schema/."""
-    print(json.dumps({"schema": f"{kind}/1", **data}, indent=2, default=str))
+def _sentence(label: str, text: str) -> list[str]:
+    """Return lines that fit the terminal."""
+    width = max(40, min(100, shutil.get_terminal_size().columns))
+    text = f"{label}: {text}"
+    return textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False, subsequent_indent="  ")
+
+
+def _some(lines: Sequence[str], number: int) -> list[str]:
+    """Return the first lines, and how many more there are."""
+    more = len(lines) - number
+    return [*lines[:number], *([f"... and {more} more, see --json"] if more > 0 else [])]
 
 
 def _short(text: str) -> str:
@@ -177,34 +163,34 @@ def _status(options: argparse.Namespace) -> int:
     if options.python:
         return _status_of(options.python, ["--json"] if options.json else [])
     on, why, finding = doctor.status()
-    trouble = finding is not None and finding.severity != "note"
-    facts = environment.facts()
-    if options.json:
-        remedy = finding.remedy if finding else None
-        _print_json("status", {"on": on, "ok": not trouble, "why": why, "remedy": remedy, **facts})
-        return int(trouble)
-    _say(why, label="on" if on else "off")
-    if finding and finding.evidence != why:
-        _say(finding.evidence, label=finding.severity)
-    if finding:
-        print(f"  -> {_printable(finding.remedy)}")
-    print()
-    _field("platform", facts["platform"])
-    value = facts["variable"]["value"]
-    _field("variable", f"{VARIABLE} is {'not set' if value is None else repr(value)}")
-    _field("python", f"{facts['python']['version']}  {facts['python']['executable']}")
-    for file in facts["startup_files"]:
-        wrong = [text for key, text, well in FLAWS if file[key] is not well]
-        state = ", ".join(wrong) or "in order" if file["exists"] else "missing"
-        _field("startup file", f"{_short(str(file['path']))}: {state}")
-    position = facts["finders"].index(__package__) if on else None
-    before = "none" if not position else ", ".join(facts["finders"][:position])
-    _field("finder", f"on sys.meta_path, before it: {before}" if on else "not on sys.meta_path")
-    version = facts["setproctitle"]["version"]
+    facts: dict[str, Any] = environment.facts()
+    value, version = facts["variable"]["value"], facts["setproctitle"]["version"]
+    before = facts["finders"][: facts["finders"].index(__package__)] if on else []
     danger = "crashes after fork on macOS" if doctor.unsafe_on_macos(version or "") else "safe on macOS"
-    _field("setproctitle", f"{version} ({danger})" if version else "not installed")
-    _field("import runs", facts["setproctitle"]["origin"] or "nothing: setproctitle cannot be imported")
-    return int(trouble)
+    state = f"on sys.meta_path, before it: {', '.join(before) or 'none'}" if on else "not on sys.meta_path"
+    table = [
+        ("platform", facts["platform"]),
+        ("variable", f"{VARIABLE} is {'not set' if value is None else repr(value)}"),
+        ("python", f"{facts['python']['version']}  {facts['python']['executable']}"),
+        *(("startup file", _startup_file(file)) for file in facts["startup_files"]),
+        ("finder", state),
+        ("setproctitle", f"{version} ({danger})" if version else "not installed"),
+        ("import runs", facts["setproctitle"]["origin"] or "nothing: setproctitle cannot be imported"),
+    ]
+    lines = _sentence("on" if on else "off", why)
+    if finding and finding.evidence != why:
+        lines += _sentence(finding.severity, finding.evidence)
+    if finding:
+        lines.append(f"  -> {finding.remedy}")
+    lines += ["", *(f"  {name:13} {text}" for name, text in table)]
+    ok, remedy = (finding.severity == "note", finding.remedy) if finding else (True, None)
+    return _tell(options, ok, {"on": on, "why": why, "remedy": remedy, **facts}, lines)
+
+
+def _startup_file(file: dict[str, Any]) -> str:
+    wrong = [text for key, text, well in FLAWS if file[key] is not well]
+    state = ", ".join(wrong) or "in order" if file["exists"] else "missing"
+    return f"{_short(str(file['path']))}: {state}"
 
 
 def _status_of(python: str, arguments: list[str]) -> int:
@@ -221,68 +207,45 @@ def _status_of(python: str, arguments: list[str]) -> int:
 
 def _probe(options: argparse.Namespace) -> int:
     simulate = options.simulate or sys.platform != "darwin"
-    settings = probe.Settings(
-        children=options.children,
-        timeout=options.timeout,
-        method=options.method,
-        threads=options.threads,
-        titles=options.titles,
-        simulate=simulate,
-    )
-    off, on = probe.probe(settings, Progress.show)
-    Progress.clear()
-    saved = on.served and not on.lost
-    if options.json:
-        runs = {"without": dataclasses.asdict(off), "with": dataclasses.asdict(on)}
-        _print_json("probe", {"ok": saved, "simulated": simulate, **runs})
-        return int(not saved)
-    if simulate:
-        _say("Simulated: a stand-in dies after fork as setproctitle does on macOS.")
-    for label, run in (("without the shim", off), ("with the shim", on)):
+    how = (options.children, options.timeout, options.method, options.threads, options.titles)
+    off, on = probe.probe(probe.Settings(*how, simulate), _progress)
+    lines = ["Simulated: a stand-in dies after fork as setproctitle does on macOS."] if simulate else []
+    for label, run in (("without the shim:", off), ("with the shim:", on)):
         ends = ", ".join(f"{count} {end}" for end, count in sorted(run.ends.items()) if end != "ok")
-        print(f"  {label + ':':18}{run.lost} of {run.children} children lost{f' ({ends})' if ends else ''}")
+        lines.append(f"  {label:18}{run.lost} of {run.children} children lost{f' ({ends})' if ends else ''}")
         if options.titles:
-            more = len(run.listing) - 5
-            shown = run.listing[:5] or ["ps shows none of them: they are dead"]
-            print("    " + "\n    ".join([*shown, *([f"... and {more} more"] if more > 0 else [])]))
+            shown = _some(run.listing, 5) or ["ps shows none of them: they are dead"]
+            lines += [f"    {line}" for line in shown]
     for run in (off, on):
         if run.frames:
-            print("where it died:", *map(_short, run.frames[:3]), sep="\n  ")
+            lines += ["where it died:", *(f"  {_short(frame)}" for frame in run.frames[:3])]
     if not on.served:
-        print(f"The shim is not on here. See why: {doctor.COMMAND} status")
+        lines.append(f"The shim is not on here. See why: {doctor.COMMAND} status")
     elif on.lost:
-        print("The shim did NOT save every child.")
+        lines.append("The shim did NOT save every child.")
     elif off.lost:
-        print("The shim saved every child.")
+        lines.append("The shim saved every child.")
     else:
-        print("No child died, with or without the shim: this run proves nothing.")
-    return int(not saved)
+        lines.append("No child died, with or without the shim: this run proves nothing.")
+    runs = {"without": dataclasses.asdict(off), "with": dataclasses.asdict(on)}
+    return _tell(options, on.served and not on.lost, {"simulated": simulate, **runs}, lines)
 
 
 def _doctor(options: argparse.Namespace) -> int:
     if options.list:
         for name, check in doctor.CHECKS.items():
-            _field(name, (check.__doc__ or "").splitlines()[0])
+            print(f"  {name:13} {check.__doc__}")
         return 0
     logs = [options.logs] if options.logs else doctor.default_logs()
     names = options.only or list(doctor.CHECKS)
-    findings = doctor.diagnose(doctor.Scope(logs, options.crash_reports, Progress.show), names)
-    Progress.clear()
-    trouble = any(finding.severity != "note" for finding in findings)
-    if options.json:
-        data = [dataclasses.asdict(finding) for finding in findings]
-        _print_json("doctor", {"ok": not trouble, "checks": names, "findings": data})
-        return int(trouble)
-    if not trouble:
-        _say(f"Nothing needs attention ({len(names)} checks made).")
+    findings = doctor.diagnose(doctor.Scope(logs, options.crash_reports, _progress), names)
+    ok = all(finding.severity == "note" for finding in findings)
+    lines = [f"Nothing needs attention ({len(names)} checks made)."] if ok else []
     for finding in findings:
-        more = len(finding.details) - 3
-        details = [*finding.details[:3], *([f"... and {more} more, see --json"] if more > 0 else [])]
-        _say(finding.evidence, label=finding.severity)
-        print(f"  -> {_printable(finding.remedy)}")
-        for line in [*details, *finding.sources]:
-            print(f"     {_short(_printable(line))}")
-    return int(trouble)
+        lines += [*_sentence(finding.severity, finding.evidence), f"  -> {finding.remedy}"]
+        lines += [f"     {_short(line)}" for line in (*_some(finding.details, 3), *finding.sources)]
+    data = {"checks": names, "findings": [dataclasses.asdict(finding) for finding in findings]}
+    return _tell(options, ok, data, lines)
 
 
 def _sitecustomize(options: argparse.Namespace) -> int:
@@ -291,10 +254,8 @@ def _sitecustomize(options: argparse.Namespace) -> int:
         print(text, end="")
         return 0
     path = options.write / "sitecustomize.py"
-    try:
-        with path.open("w" if options.force else "x", encoding="utf-8") as file:
-            file.write(text)
-    except FileExistsError as error:
-        raise FileExistsError(f"{path} exists; --force overwrites it") from error
+    if path.exists() and not options.force:
+        raise FileExistsError(f"{path} exists; --force overwrites it")
+    path.write_text(text, "utf-8")
     print(f"wrote {path}")
     return 0

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import collections
 import dataclasses
+import functools
 import importlib.util
 import json
 import multiprocessing
@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from importlib.machinery import PathFinder
 from pathlib import Path
+from typing import NamedTuple
 
 from . import OFF, REPLACEMENT, VARIABLE, environment, is_active, setting
 
@@ -28,7 +29,7 @@ class Finding:
     severity: str  # of SEVERITIES
     evidence: str  # a sentence
     remedy: str  # a command where there is one
-    sources: tuple[str, ...] = ()  # links
+    sources: tuple[str, ...] = ()  # paths on github.com; links in what diagnose() returns
     details: tuple[str, ...] = ()  # file:line, counts, paths
     id: str = ""  # the check that found it, of CHECKS
 
@@ -38,14 +39,8 @@ PIP = f"{sys.executable} -m pip install"
 if importlib.util.find_spec("pip") is None:  # as in environments made by uv
     PIP = f"uv pip install --python {sys.executable}"
 REINSTALL = f"{PIP} --force-reinstall --no-deps"
-CRASH_REPORTED = tuple(
-    f"https://github.com/{issue}"
-    for issue in (
-        "apache/airflow/issues/55838",
-        "benoitc/gunicorn/issues/3021",
-        "dvarrazzo/py-setproctitle/issues/113",
-    )
-)
+UPSTREAM = "dvarrazzo/py-setproctitle/issues/113"
+CRASH_REPORTED = ("apache/airflow/issues/55838", "benoitc/gunicorn/issues/3021", UPSTREAM)
 
 
 def startup_file_skipped() -> Finding | None:
@@ -68,7 +63,7 @@ def startup_file_skipped() -> Finding | None:
         evidence = f"{file.path} is not the file that was installed"
     else:
         return None
-    return Finding("error", evidence, remedy, ("https://github.com/python/cpython/issues/113659",))
+    return Finding("error", evidence, remedy, ("python/cpython/issues/113659",))
 
 
 def off_on_macos() -> Finding | None:
@@ -102,6 +97,13 @@ def unsafe_on_macos(version: str) -> bool:
     return [int(number) for number in re.findall(r"\d+", version)[:2]] >= [1, 3]
 
 
+class Sign(NamedTuple):
+    """A kind of trouble in a component's logs: where first, how often before and since the installation."""
+
+    first: str
+    counts: list[int]
+
+
 @dataclass
 class Scope:
     """Where to look, whom to tell how far it is, and what the logs hold once they were read."""
@@ -109,23 +111,22 @@ class Scope:
     logs: list[Path]  # files and directories
     crash_reports: Path
     progress: Callable[[str], None] = lambda _: None
-    # By kind of sign, component, and whether the shim was installed by then.
-    counts: collections.Counter[tuple[str, str, bool]] = field(default_factory=collections.Counter)
-    first: dict[tuple[str, str], str] = field(default_factory=dict)
     unread: list[str] = field(default_factory=list)
 
-    def read_logs(self) -> None:
-        """Read each log, once."""
-        since = environment.installed_at() or 0
-        logs, self.logs = self.logs, []
-        for path, component in environment.log_files(logs):
+    @functools.cached_property
+    def signs(self) -> dict[tuple[str, str], Sign]:
+        """The signs of trouble in the logs by kind and component."""
+        found: dict[tuple[str, str], Sign] = {}
+        installed = environment.installed_at()
+        for path, component in environment.log_files(self.logs):
             self.progress(f"reading {path}")
             try:
                 for seen in environment.sightings(path, component):
-                    self.counts[seen.kind, seen.component, seen.when >= since] += 1
-                    self.first.setdefault((seen.kind, seen.component), seen.where)
+                    sign = found.setdefault((seen.kind, seen.component), Sign(seen.where, [0, 0]))
+                    sign.counts[seen.when >= installed] += 1
             except OSError as error:
                 self.unread.append(str(error))
+        return found
 
 
 def default_logs() -> list[Path]:
@@ -144,28 +145,20 @@ def startup(scope: Scope) -> Iterator[Finding]:
 
 def crashes(scope: Scope) -> Iterator[Finding]:
     """Processes that died by SIGSEGV, counted in the logs by component."""
-    scope.read_logs()
-    died: dict[str, list[int]] = {}  # before and since the installation
-    for (kind, component, since), count in sorted(scope.counts.items()):
-        if kind != "refused":  # A death may show as a line, as a dump, or as both.
-            counts = died.setdefault(component, [0, 0])
-            counts[since] = max(count, counts[since])
-    before, after = (sum(counts[since] for counts in died.values()) for since in (0, 1))
-    details = tuple(
-        f"{component}: {counts[0]} before, {counts[1]} since; first at "
-        + (scope.first.get(("death", component)) or scope.first["dump", component])
-        for component, counts in sorted(died.items())
-    )
-    off = off_on_macos()
-    remedy = "restart Airflow with the shim on, then run the doctor again"
-    if off or setting() in OFF:
-        remedy = f"{off.remedy if off else f'unset {VARIABLE}'}; then restart Airflow"
-    if after:
+    before, after, details = 0, 0, []
+    for component in sorted({component for kind, component in scope.signs if kind != "refused"}):
+        signs = [scope.signs[key] for kind in ("death", "dump") if (key := (kind, component)) in scope.signs]
+        # A death may show as a line, as a dump, or as both.
+        old, new = (max(sign.counts[since] for sign in signs) for since in (0, 1))
+        details.append(f"{component}: {old} before, {new} since; first at {signs[0].first}")
+        before, after = before + old, after + new
+    if details:
         evidence = f"{_many(after, 'death')} by SIGSEGV since the shim was installed, {before} before"
-        yield Finding("error", evidence, remedy, CRASH_REPORTED, details)
-    elif before:
-        evidence = f"{_many(before, 'death')} by SIGSEGV before the shim was installed, none since"
-        yield Finding("note", evidence, remedy, CRASH_REPORTED, details)
+        remedy = "restart Airflow with the shim on, then run the doctor again"
+        off = off_on_macos()
+        if off or setting() in OFF:
+            remedy = f"{off.remedy if off else f'unset {VARIABLE}'}; then restart Airflow"
+        yield Finding("error" if after else "note", evidence, remedy, CRASH_REPORTED, tuple(details))
     if scope.unread:
         evidence = f"{_many(len(scope.unread), 'log')} could not be read"
         yield Finding("note", evidence, "run the doctor as a user who may", details=tuple(scope.unread))
@@ -185,11 +178,8 @@ def imports(scope: Scope) -> Iterator[Finding]:
     evidence = f"{_many(len(reached), 'import')} of setproctitle that macOS gets to ({names})"
     details = [f"{p.path}:{p.line}{' (macOS does not get to it)' if p.guarded else ''}" for p in found]
     details += [f"{_many(skipped, 'file')} could not be read or parsed"] if skipped else []
-    if off := off_on_macos():
-        yield Finding(off.severity, evidence, off.remedy, details=tuple(details))
-    else:
-        evidence += ": on macOS, the shim serves them its safe module"
-        yield Finding("note", evidence, "nothing to do", details=tuple(details))
+    off = off_on_macos() or Finding("note", "", "nothing to do: on macOS, the shim serves its safe module")
+    yield Finding(off.severity, evidence, off.remedy, details=tuple(details))
 
 
 PATCH = re.compile(rb"from setproctitle import setproctitle\s+except ImportError:\s+def setproctitle\(")
@@ -197,17 +187,15 @@ PATCH = re.compile(rb"from setproctitle import setproctitle\s+except ImportError
 
 def edited(scope: Scope) -> Iterator[Finding]:
     """Files of Airflow that were edited by hand."""
-    for package in environment.packages():
-        if not package.name.startswith("apache-airflow"):
+    for name, dist in environment.packages().items():
+        if not name.startswith("apache-airflow"):
             continue
-        scope.progress(f"edited by hand: {package.name}")
-        changed = environment.edited_files(package)
-        patched = [path for path in changed if PATCH.search(environment.read(path))]
-        evidence = f"{_many(len(changed), 'file')} of {package.name} {package.version}, edited by hand"
-        if patched:
-            evidence += f"; {len(patched)} to make setproctitle optional, which the shim makes needless"
-        if changed:
-            remedy = f"{REINSTALL} {package.name}=={package.version}"
+        scope.progress(f"edited by hand: {name}")
+        if changed := environment.edited_files(dist):
+            evidence = f"{_many(len(changed), 'file')} of {name} {dist.version}, edited by hand"
+            if patched := sum(bool(PATCH.search(environment.read(path))) for path in changed):
+                evidence += f"; {patched} to make setproctitle optional, which the shim makes needless"
+            remedy = f"{REINSTALL} {name}=={dist.version}"
             yield Finding("warning", evidence, remedy, details=tuple(map(str, changed)))
 
 
@@ -218,44 +206,43 @@ def removed(scope: Scope) -> Iterator[Finding]:
     spec = PathFinder.find_spec("setproctitle")
     if dist and spec and spec.origin:
         return
-    if names := [f"{package.name} {package.version}" for package in environment.requirers("setproctitle")]:
+    if names := environment.requirers("setproctitle"):
         state = "lacks files" if dist else "is not installed"
         evidence = f"setproctitle {state}, though {names[0]} requires it; with the shim it is safe to have"
         yield Finding("warning", evidence, f"{REINSTALL} setproctitle", details=tuple(names))
 
 
-PAGES = {"2": ("webserver", "web_server_port", "/health"), "3": ("api", "port", "/api/v2/monitor/health")}
+PAGES = {"2": ("webserver", "/health"), "3": ("api", "/api/v2/monitor/health")}  # by Airflow's version
 PATIENCE = 5.0  # seconds
 
 
 def health(scope: Scope) -> Iterator[Finding]:
     """What Airflow's health page says, if it runs."""
     airflow = environment.installed("apache-airflow-core") or environment.installed("apache-airflow")
-    section, key, page = PAGES.get(airflow.version.partition(".")[0] if airflow else "", ("", "", ""))
-    if not section:
+    if airflow is None or airflow.version[0] not in PAGES:
         return
-    port = next(iter(environment.airflow_setting(section, key).values()), "8080")
+    section, page = PAGES[airflow.version[0]]
     configured = environment.airflow_setting(section, "base_url").values()
-    url = next(iter(configured), f"http://localhost:{port}").rstrip("/") + page
+    url = next(iter(configured), "http://localhost:8080").rstrip("/") + page
     scope.progress(f"asking {url}")
     try:
         code, body = environment.get(url, PATIENCE)
         sick = [name for name, part in json.loads(body).items() if part["status"] == "unhealthy"]
+        if code == 200 and not sick:
+            return
         trouble = f"says that {' and '.join(sick)} is unhealthy" if sick else f"answered with status {code}"
     except socket.timeout:
-        code, sick, trouble = 0, [], f"gave no answer within {PATIENCE:g} s"
+        trouble = f"gave no answer within {PATIENCE:g} s"
     except OSError:
         return  # Airflow does not run.
     except Exception:  # noqa: BLE001  # neither HTTP nor a body need be what they should be
-        code, sick, trouble = 0, [], "gave an answer that is not Airflow's"
-    if sick or code != 200:
-        yield Finding("warning", f"{url} {trouble}", f"{COMMAND} doctor --only crashes")
+        trouble = "gave an answer that is not Airflow's"
+    yield Finding("warning", f"{url} {trouble}", f"{COMMAND} doctor --only crashes")
 
 
 def execution_api(scope: Scope) -> Iterator[Finding]:
     """Workers that the execution API refused with 401 Unauthorized."""
-    scope.read_logs()
-    refused = sum(count for (kind, _, _), count in scope.counts.items() if kind == "refused")
+    refused = {component: sign for (kind, component), sign in scope.signs.items() if kind == "refused"}
     if not refused:
         return
     secrets = environment.airflow_setting("api_auth", "jwt_secret")
@@ -264,102 +251,71 @@ def execution_api(scope: Scope) -> Iterator[Finding]:
         state = "is set nowhere, so every component makes up its own"
     elif len(set(secrets.values())) > 1:
         state = f"differs between {' and '.join(secrets)}"
+    number = sum(sum(sign.counts) for sign in refused.values())
     yield Finding(
         "warning",
-        f"{_many(refused, '401 answer')} of the execution API to workers; [api_auth] jwt_secret {state}",
+        f"{_many(number, '401 answer')} of the execution API to workers; [api_auth] jwt_secret {state}",
         "export AIRFLOW__API_AUTH__JWT_SECRET=... with one value for all components; compare their clocks",
-        tuple(f"https://github.com/apache/airflow/issues/{number}" for number in (49871, 51235, 47873)),
-        tuple(
-            f"{name}: first at {where}" for (kind, name), where in scope.first.items() if kind == "refused"
-        ),
+        tuple(f"apache/airflow/issues/{issue}" for issue in (49871, 51235, 47873)),
+        tuple(f"{component}: first at {sign.first}" for component, sign in refused.items()),
     )
 
 
-@dataclass(frozen=True)
-class Relative:
-    """A crash after fork on macOS: how its report shows it, and its known workaround."""
-
-    name: str
-    sign: str  # a pattern for the crashed thread's lines "image symbol" and the system's notes
-    remedy: str
-    source: str
-
-
-SCPROXY = Relative(
-    "_scproxy",
-    r"(?m)^_scproxy\.|SCDynamicStoreCopyProxies",
-    "export NO_PROXY='*'",
-    "https://github.com/python/cpython/issues/58037",
-)
-# The first that fits: setproctitle's crash may go through the others' code, and theirs not through its.
-RELATIVES = (
-    Relative(
-        "setproctitle", r"(?m)^_setproctitle\.| _LS(A|SetA)pplication", f"{COMMAND} status", CRASH_REPORTED[2]
-    ),
-    SCPROXY,
-    Relative(
-        "Security or DNS",
-        r"(?m)^(Security|Network|libnetwork\.dylib) |getaddrinfo",
-        f"{PIP} 'apache-airflow>=3.3'",
-        "https://github.com/apache/airflow/pull/69008",
-    ),
-    Relative(
-        "Objective-C's initialize",
-        r"performForkChildInitialize|objc_initializeAfterForkError|when fork\(\) was called",
-        "export OBJC_DISABLE_INITIALIZE_FORK_SAFETY=YES",
-        "https://github.com/python/cpython/issues/77906",
-    ),
-    Relative("not known", "", "open them in Console", "https://github.com/python/cpython/issues/77906"),
+SETPROCTITLE = Finding("error", "the cause is setproctitle", f"{COMMAND} status", (UPSTREAM,))
+BEFORE = Finding("note", "the cause is setproctitle, before the shim", f"{COMMAND} status", (UPSTREAM,))
+SCPROXY = Finding("warning", "the cause is _scproxy", "export NO_PROXY='*'", ("python/cpython/issues/58037",))
+NEWER = f"{PIP} 'apache-airflow>=3.3'"
+DNS = Finding("warning", "the cause is Security or DNS", NEWER, ("apache/airflow/pull/69008",))
+FORK_SAFETY, INITIALIZE = "OBJC_DISABLE_INITIALIZE_FORK_SAFETY", ("python/cpython/issues/77906",)
+OBJC = Finding("warning", "the cause is Objective-C's initialize", f"export {FORK_SAFETY}=YES", INITIALIZE)
+UNKNOWN = Finding("warning", "the cause is not known", "open them in Console", INITIALIZE)
+BROKEN = Finding("note", "malformed or truncated", "open them in Console")
+# How they show in the crashed thread's lines "image symbol" and the system's notes. The first that fits
+# counts: setproctitle's crash may go through the others' code, and theirs not through its.
+CAUSES = (
+    (r"(?m)^_setproctitle\.| _LS(A|SetA)pplication", SETPROCTITLE),
+    (r"(?m)^_scproxy\.|SCDynamicStoreCopyProxies", SCPROXY),
+    (r"(?m)^(Security|Network|libnetwork\.dylib) |getaddrinfo", DNS),
+    (r"performForkChildInitialize|objc_initializeAfterForkError|when fork\(\) was called", OBJC),
+    ("", UNKNOWN),
 )
 
 
 def crash_reports(scope: Scope) -> Iterator[Finding]:
     """macOS crash reports of Python, by their cause."""
-    causes: dict[Relative, list[str]] = {}
-    broken, since, fresh = [], environment.installed_at() or 0, False
-    for path in sorted(scope.crash_reports.glob("*.ips")):
-        if "python" not in path.name.lower():
-            continue
+    causes: dict[Finding, list[str]] = {}
+    for path in sorted(scope.crash_reports.glob("*[Pp]ython*.ips")):
         scope.progress(f"reading {path}")
         try:
-            report = environment.crash_report(path)
+            text, when = environment.crash_report(path)
         except (OSError, ValueError) as error:
-            broken.append(f"{path}: {error}")
+            causes.setdefault(BROKEN, []).append(f"{path}: {error}")
             continue
-        text = "\n".join(report.frames + report.notes)
-        cause = next(relative for relative in RELATIVES if re.search(relative.sign, text))
+        cause = next(cause for sign, cause in CAUSES if re.search(sign, text))
+        if cause is SETPROCTITLE and when < environment.installed_at():
+            cause = BEFORE
         causes.setdefault(cause, []).append(str(path))
-        fresh |= cause is RELATIVES[0] and (report.when or 0) >= since
-    for cause, paths in causes.items():
-        severity, evidence = (
-            "warning",
-            f"{_many(len(paths), 'crash report')} of Python: the cause is {cause.name}",
-        )
-        if cause is RELATIVES[0]:
-            severity = "error" if fresh else "note"
-            evidence += f", {'also' if fresh else 'but not'} since the shim was installed"
-        yield Finding(severity, evidence, cause.remedy, (cause.source,), tuple(paths))
-    if broken:
-        evidence = f"{_many(len(broken), 'crash report')} of Python, malformed or truncated"
-        yield Finding("note", evidence, "open them in Console", details=tuple(broken))
+    for cause, details in causes.items():
+        evidence = f"{_many(len(details), 'crash report')} of Python: {cause.evidence}"
+        yield dataclasses.replace(cause, evidence=evidence, details=tuple(details))
 
 
 def surroundings(scope: Scope) -> Iterator[Finding]:
     """Settings of this environment that matter after a fork on macOS."""
     if sys.platform != "darwin":
         return
-    version = getattr(environment.installed("setproctitle"), "version", "")
-    methods = {"this Python": multiprocessing.get_start_method()}
-    methods.update(environment.airflow_setting("core", "mp_start_method"))
-    if (off := off_on_macos()) and unsafe_on_macos(version):
-        evidence = f"setproctitle {version} crashes after fork on macOS, and the shim is off"
+    dist = environment.installed("setproctitle")
+    if dist and unsafe_on_macos(dist.version) and (off := off_on_macos()):
+        evidence = f"setproctitle {dist.version} crashes after fork on macOS, and the shim is off"
         yield Finding(off.severity, evidence, off.remedy, CRASH_REPORTED)
     if os.environ.get("NO_PROXY", os.environ.get("no_proxy")) != "*":
         evidence = "NO_PROXY is not '*': HTTP requests of forked processes may die in _scproxy"
-        yield Finding("note", evidence, SCPROXY.remedy, (SCPROXY.source,))
-    if os.environ.get("OBJC_DISABLE_INITIALIZE_FORK_SAFETY"):
-        evidence = "OBJC_DISABLE_INITIALIZE_FORK_SAFETY hides aborts of Objective-C, not setproctitle's crash"
+        yield dataclasses.replace(SCPROXY, severity="note", evidence=evidence)
+    if os.environ.get(FORK_SAFETY):
+        evidence = f"{FORK_SAFETY} hides aborts of Objective-C, not setproctitle's crash"
         yield Finding("note", evidence, "leave it; the shim does not need it")
+    methods = {"this Python": multiprocessing.get_start_method()}
+    methods.update(environment.airflow_setting("core", "mp_start_method"))
     if forking := [where for where, method in methods.items() if method == "fork"]:
         evidence = f"multiprocessing starts processes by fork, says {' and '.join(forking)}"
         yield Finding("note", evidence, "use spawn where the program lets you")
@@ -383,7 +339,9 @@ def diagnose(scope: Scope, names: list[str]) -> list[Finding]:
     found: list[Finding] = []
     for name in names:
         try:
-            found += (dataclasses.replace(finding, id=name) for finding in CHECKS[name](scope))
+            for finding in CHECKS[name](scope):
+                links = tuple(f"https://github.com/{source}" for source in finding.sources)
+                found.append(dataclasses.replace(finding, id=name, sources=links))
         except Exception as error:  # noqa: BLE001  # the other checks' findings must still be shown
             evidence = f"the check {name} failed: {type(error).__name__}: {error}"
             found.append(Finding("warning", evidence, "please report this line", id=name))

@@ -8,9 +8,9 @@ import base64
 import configparser
 import contextlib
 import datetime
-import functools
 import hashlib
 import importlib.util
+import io
 import json
 import os
 import re
@@ -21,9 +21,9 @@ import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from importlib_metadata import Distribution, PackageNotFoundError, PackagePath, distributions
+from importlib_metadata import Distribution, PackageNotFoundError, PackagePath
 
 from . import VARIABLE
 
@@ -59,24 +59,19 @@ def startup_files() -> list[StartupFile]:
     if dist is None:
         return []
     recorded = {str(file): file for file in dist.files or []}
-    wanted = ".start" if sys.version_info >= (3, 15) else ".pth"
     found = []
-    for suffix in (".pth", ".start"):
-        name = f"airflow_setproctitle_shim{suffix}"
+    for suffix, used in ((".pth", sys.version_info < (3, 15)), (".start", sys.version_info >= (3, 15))):
+        name = f"{__package__}{suffix}"
         path = Path(str(dist.locate_file(name)))
-        try:
-            info: os.stat_result | None = path.lstat()
-        except OSError:
-            info = None
         found.append(
             StartupFile(
                 path=path,
-                exists=info is not None,
-                hidden=info is not None and is_hidden(info),
+                exists=path.exists(),
+                hidden=path.exists() and is_hidden(path.lstat()),
                 owned=name in recorded,
                 intact=name in recorded and is_intact(recorded[name]),
                 in_site_directory=path.parent.resolve() in site_directories(),
-                used=suffix == wanted,
+                used=used,
             )
         )
     return found
@@ -142,62 +137,55 @@ def origin_of_setproctitle() -> str | None:
     return spec.origin if spec else None
 
 
-def installed_at() -> float | None:
-    """Return when the shim was installed here: the time its RECORD, or else METADATA, was written."""
+def installed_at() -> float:
+    """Return when the shim was installed here: the time its RECORD was written, 0 if there is none."""
     dist = installed(DISTRIBUTION)
-    files = {file.name: Path(str(file.locate())) for file in (dist.files if dist else None) or []}
-    path = files.get("RECORD") or files.get("METADATA")
-    return path.stat().st_mtime if path and path.exists() else None
+    paths = [Path(str(file.locate())) for file in (dist.files if dist else None) or []]
+    return next((path.stat().st_mtime for path in paths if path.name == "RECORD" and path.exists()), 0.0)
 
 
-@dataclass
-class Package:
-    """An installed distribution: the part of its metadata that can be read."""
-
-    name: str
-    version: str
-    requires: list[str]
-    distribution: Any
-
-    @functools.cached_property
-    def files(self) -> list[Any]:
-        """Its files, as PackagePath; [] if RECORD cannot be read. Late, as finding them takes long."""
-        with contextlib.suppress(Exception):
-            return list(self.distribution.files or [])
-        return []
-
-
-@functools.lru_cache(maxsize=1)
-def packages() -> list[Package]:
-    """Return the installed distributions, without those whose metadata cannot be read."""
-    found: dict[str, Package] = {}
-    for dist in distributions():
+def packages() -> dict[str, Distribution]:
+    """Return the installed distributions by name, without those whose metadata cannot be read."""
+    found: dict[str, Distribution] = {}
+    for dist in Distribution.discover():
         # Other people's metadata may raise anything.
         with contextlib.suppress(Exception):
-            package = Package(dist.name, dist.version, list(dist.requires or []), dist)
             # The first one found on sys.path is the one that is imported.
-            found.setdefault(re.sub(r"[-_.]+", "-", package.name).lower(), package)
-    return [found[name] for name in sorted(found)]
+            found.setdefault(re.sub(r"[-_.]+", "-", dist.name).lower(), dist)
+    return dict(sorted(found.items()))
 
 
-def edited_files(package: Package) -> list[Path]:
+def python_files(dist: Distribution) -> list[PackagePath]:
+    """Return the Python files that a distribution's RECORD names; [] if it cannot be read."""
+    with contextlib.suppress(Exception):
+        return [file for file in dist.files or [] if file.suffix == ".py"]
+    return []
+
+
+def edited_files(dist: Distribution) -> list[Path]:
     """Return the distribution's Python files that no longer have the hash in its RECORD."""
-    edited = [file for file in package.files if file.suffix == ".py" and not is_intact(file)]
-    return [path for file in edited if (path := Path(str(file.locate()))).is_file()]
+    edited = [Path(str(file.locate())) for file in python_files(dist) if not is_intact(file)]
+    return [path for path in edited if path.is_file()]
 
 
-def requirers(name: str) -> list[Package]:
-    """Return the installed distributions that require the one named, extras left out."""
+def requirers(name: str) -> list[str]:
+    """Return name and version of each installed distribution that requires the one named, extras left out."""
     pattern = re.compile(rf"{re.escape(name)}\s*(?![\w.-])(?!.*\bextra\s*==)", re.IGNORECASE)
-    return [package for package in packages() if any(map(pattern.match, package.requires))]
+    found = set()
+    for dist in Distribution.discover():
+        with contextlib.suppress(Exception):
+            # Parsing takes long, and hardly any METADATA has the name in it. Eggs have none.
+            text = dist.read_text("METADATA")
+            if (text is None or name in text.lower()) and any(map(pattern.match, dist.requires or [])):
+                found.add(f"{dist.name} {dist.version}")
+    return sorted(found)
 
 
-@dataclass(frozen=True)
-class Import:
+class Import(NamedTuple):
     """A place that imports setproctitle. `guarded`: it is not reached on macOS."""
 
     package: str
-    path: str
+    path: Path
     line: int
     guarded: bool
 
@@ -205,22 +193,19 @@ class Import:
 def imports_of_setproctitle(progress: Callable[[str], None]) -> tuple[list[Import], int]:
     """Return where installed distributions import setproctitle, and how many files could not be read."""
     found, skipped = [], 0
-    for package in packages():
-        progress(f"who imports setproctitle: {package.name}")
-        own = package.name in ("setproctitle", DISTRIBUTION)
-        for file in [] if own else package.files:
+    for name, dist in packages().items():
+        progress(f"who imports setproctitle: {name}")
+        for file in [] if name in ("setproctitle", DISTRIBUTION) else python_files(dist):
             path = Path(str(file.locate()))
             try:
                 # Hardly any file names setproctitle, and parsing takes long.
-                if file.suffix != ".py" or b"setproctitle" not in (source := read(path)):
-                    continue
-                with warnings.catch_warnings():
-                    warnings.simplefilter("ignore")
-                    places = list(_imports(ast.parse(source), False))
+                if b"setproctitle" in (source := read(path)):
+                    with warnings.catch_warnings():
+                        warnings.simplefilter("ignore")
+                        tree = ast.parse(source)
+                    found += [Import(name, path, line, guarded) for line, guarded in _imports(tree, False)]
             except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):
                 skipped += 1
-            else:
-                found += [Import(package.name, str(path), line, guarded) for line, guarded in places]
     return found, skipped
 
 
@@ -235,32 +220,23 @@ def _imports(node: ast.AST, guarded: bool) -> Iterator[tuple[int, bool]]:
         names = [argument.value for argument in node.args if isinstance(argument, ast.Constant)]
     if any(str(name).partition(".")[0] == "setproctitle" for name in names):
         yield getattr(node, "lineno", 0), guarded
-    elsewhere = _not_taken_on_macos(node)
+    elsewhere: list[ast.stmt] = []
+    if isinstance(node, ast.If) and "'darwin'" in (test := ast.dump(node.test)).lower():
+        elsewhere = node.body if re.search(r"\bNot(Eq|In)?\(", test) else node.orelse
     for child in ast.iter_child_nodes(node):
         yield from _imports(child, guarded or child in elsewhere)
 
 
-def _not_taken_on_macos(node: ast.AST) -> list[ast.stmt]:
-    """Return the branch of an `if` on the platform that macOS does not take; [] for anything else."""
-    parts = list(ast.walk(node.test)) if isinstance(node, ast.If) else []
-    if not any(isinstance(part, ast.Constant) and str(part.value).lower() == "darwin" for part in parts):
-        return []
-    assert isinstance(node, ast.If)
-    negative = any(isinstance(part, (ast.Not, ast.NotEq, ast.NotIn)) for part in parts)
-    return node.body if negative else node.orelse
-
-
 TIME = re.compile(rb"(\d{4}-\d\d-\d\d)[ T](\d\d:\d\d:\d\d)(?:[.,]\d+)? ?(Z|[+-]\d\d:?\d\d)?")
 COMPONENT = re.compile(rb"(?:\x1b\[[\d;]*m)*([a-z][a-z-]{2,30})\s*(?:\x1b\[[\d;]*m)*\s?\| ")
-SIGNS = {
-    "death": rb"SIGSEGV|(exited with '|terminated due to )signal 11",
-    "dump": rb"Fatal Python error: Segmentation fault",
-    "refused": rb"/execution/[^\n]{0,500}?401 Unauthorized",
-}
-SIGN = re.compile(b"|".join(b"(?P<%s>%s)" % (kind.encode(), sign) for kind, sign in SIGNS.items()))
-NEEDED = (b"SIGSEGV", b"signal 11", b"Segmentation fault", b"401 Unauthorized")  # one of them in each sign
-CHUNK = 2**20
-LINE = 2**16  # what is further away than this is not taken for part of a line
+SIGN = re.compile(
+    rb"(?P<death>SIGSEGV|(?:exited with '|terminated due to )signal 11)"
+    rb"|(?P<dump>Fatal Python error: Segmentation fault)"
+    rb"|(?P<refused>/execution/[^\n]{0,500}?401 Unauthorized)"
+)
+BLOCK, LINE = 2**20, 2**16  # A block is read to the end of its last line, if that is not far.
+OVERLAP = 2**10  # of a line's parts in two blocks, longer than any sign
+LOOK_BACK = 2**12  # how far before a line that has no time one is looked for
 
 
 def log_files(places: list[Path]) -> Iterator[tuple[Path, str]]:
@@ -275,11 +251,10 @@ def log_files(places: list[Path]) -> Iterator[tuple[Path, str]]:
                     yield path, inside[0] if len(inside) > 1 else path.stem
 
 
-@dataclass(frozen=True)
-class Sighting:
+class Sighting(NamedTuple):
     """A line of a log with a sign of trouble."""
 
-    kind: str  # of SIGNS
+    kind: str  # a group of SIGN
     component: str
     when: float
     where: str  # path:line
@@ -289,90 +264,62 @@ def sightings(path: Path, component: str) -> Iterator[Sighting]:
     """Yield each line of a log with a sign, in constant memory however large file and lines are.
 
     The component is the line's prefix as `airflow standalone` writes it, or else the one given. A
-    line without a time, as those of a dump are, has the last one before it. Raises OSError.
+    line without a time, as those of a dump are, has that of one shortly before it. Raises OSError.
     """
+    number, seen, line, before = 1, False, b"", b""
     with path.open("rb") as file:
-        data, line, more, when = b"", 1, True, os.fstat(file.fileno()).st_mtime
-        while more:
-            chunk = file.read(CHUNK)
-            data, more = data + chunk, bool(chunk)
-            done = len(data)
-            if more:  # The last line goes with the next chunk.
-                done = data.rfind(b"\n", max(0, done - LINE)) + 1 or max(0, done - LINE)
-            counted, end = 0, -1
-            # A search for plain texts is many times as fast as one for the signs.
-            texts = [re.escape(text) for text in NEEDED if text in data]
-            for place in sorted(match.start() for text in texts for match in re.finditer(text, data)):
-                if not end <= place < done:
-                    continue
-                start = data.rfind(b"\n", max(0, place - LINE), place) + 1 or max(0, place - LINE)
-                end = data.find(b"\n", place, place + LINE)
-                end = min(len(data), place + LINE) if end < 0 else end
-                sign = SIGN.search(data, start, end)
-                if sign is None:
-                    continue
-                line, counted = line + data.count(b"\n", counted, start), start
-                prefix = COMPONENT.match(data, start, end)
-                own = TIME.search(data, start, end)
-                when = _last_time(data, *(own.span() if own else (start - LINE // 4, start)), when)
-                source = prefix.group(1).decode() if prefix else component
-                yield Sighting(next(kind for kind in SIGNS if sign[kind]), source, when, f"{path}:{line}")
-            line += data.count(b"\n", counted, done)
-            when = _last_time(data, done - LINE // 4, done, when)
-            data = data[done:]
+        while block := file.read(BLOCK) + file.readline(LINE):
+            for part in io.BytesIO(block) if _may_have_a_sign(block) else [block]:
+                line += part
+                if not seen and _may_have_a_sign(line) and (sign := SIGN.search(line)):
+                    seen, prefix = True, COMPONENT.match(line)
+                    source = prefix[1].decode() if prefix else component
+                    times = [TIME.search(line), *reversed([*TIME.finditer(before)])]
+                    when = _timestamp(next(filter(None, times), None), os.fstat(file.fileno()).st_mtime)
+                    yield Sighting(str(sign.lastgroup), source, when, f"{path}:{number}")
+                before = (before + part)[-LOOK_BACK:]
+                number += part.count(b"\n")
+                seen = seen and b"\n" not in part
+                line = line[line.rfind(b"\n") + 1 :][-OVERLAP:]
 
 
-def _last_time(data: bytes, start: int, end: int, otherwise: float) -> float:
-    """Return the last time in a part of a log."""
-    times = TIME.findall(data, max(0, start), end)
-    return (_timestamp(*times[-1]) if times else None) or otherwise
+def _may_have_a_sign(text: bytes) -> bool:
+    """Return whether one of the texts is there that each sign has: many times as fast as a search for SIGN."""
+    return any(map(text.__contains__, (b"SIGSEGV", b"signal 11", b"Segmentation fault", b"401 Unauthorized")))
 
 
-@functools.lru_cache(maxsize=4096)
-def _timestamp(day: bytes, time: bytes, zone: bytes) -> float | None:
-    """Return the time as seconds since the epoch, None if it is no time; without a zone it is local."""
-    text = b"%sT%s%s" % (day, time, zone)
-    try:
-        return datetime.datetime.strptime(text.decode(), "%Y-%m-%dT%H:%M:%S" + "%z" * bool(zone)).timestamp()
-    except (ValueError, OverflowError):
-        return None
+def _timestamp(time: re.Match[bytes] | None, otherwise: float) -> float:
+    """Return a match of TIME as seconds since the epoch; without a zone it is local."""
+    if time:
+        day, clock, zone = (group.decode() for group in time.groups(b""))
+        form = "%Y-%m-%d %H:%M:%S" + "%z" * bool(zone)
+        with contextlib.suppress(ValueError, OverflowError):
+            return datetime.datetime.strptime(f"{day} {clock}{zone}", form).timestamp()
+    return otherwise
 
 
-@dataclass(frozen=True)
-class CrashReport:
-    """A macOS crash report: the crashed thread's frames, innermost first, and what the system added."""
-
-    process: str
-    when: float | None
-    frames: list[str]  # "image symbol"
-    notes: list[str]
-
-
-def crash_report(path: Path) -> CrashReport:
-    """Return what an `.ips` file says: a line of JSON and then a JSON body (Apple, "Interpreting the JSON
+def crash_report(path: Path) -> tuple[str, float]:
+    """Return the crashed thread's frames ("image symbol", innermost first) with the system's notes, a line
+    each, and the time of an `.ips` file: a line of JSON and then a JSON body (Apple, "Interpreting the JSON
     format of a crash report"). Raises ValueError if it is malformed or truncated, OSError if unreadable."""
     header, _, body = read(path).partition(b"\n")
     try:
-        name = str(json.loads(header).get("app_name", ""))
+        json.loads(header)
         report = json.loads(body)
-        thread = report["threads"][report["faultingThread"]]
-        images = [str(image.get("name", "?")) for image in report["usedImages"]]
-        frames = [f"{images[frame['imageIndex']]} {frame.get('symbol', '')}" for frame in thread["frames"]]
-        notes = [str(line) for lines in report.get("asi", {}).values() for line in lines]
+        images = [image.get("name", "?") for image in report["usedImages"]]
+        frames = report["threads"][report["faultingThread"]]["frames"]
+        lines = [f"{images[frame['imageIndex']]} {frame.get('symbol', '')}" for frame in frames]
+        lines += [str(note) for notes in report.get("asi", {}).values() for note in notes]
     except (AttributeError, IndexError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"not built as Apple documents it: {type(error).__name__} {error}") from error
-    when = TIME.match(str(report.get("captureTime")).encode())
-    return CrashReport(
-        str(report.get("procName", name)), _timestamp(*when.groups(b"")) if when else None, frames, notes
-    )
+    return "\n".join(lines), _timestamp(TIME.search(header), path.stat().st_mtime)
 
 
 def airflow_setting(section: str, key: str) -> dict[str, str]:
     """Return the values that Airflow's environment variable and airflow.cfg give, by where they stand."""
-    values = {}
     variable = f"AIRFLOW__{section}__{key}".upper()
-    for name in (variable, f"{variable}_CMD", f"{variable}_SECRET"):
-        values[name] = os.environ.get(name, "")
+    names = (variable, f"{variable}_CMD", f"{variable}_SECRET")
+    values = {name: os.environ.get(name) for name in names}
     file = airflow_home() / "airflow.cfg"
     parser = configparser.RawConfigParser(strict=False)
     with contextlib.suppress(OSError, ValueError, configparser.Error):
@@ -397,4 +344,4 @@ def get(url: str, timeout: float) -> tuple[int, bytes]:
     with contextlib.closing(kind(parts.netloc, timeout=timeout)) as connection:
         connection.request("GET", parts.path)
         answer = connection.getresponse()
-        return answer.status, answer.read(LINE)
+        return answer.status, answer.read(2**16)

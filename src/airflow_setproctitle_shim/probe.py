@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from . import VARIABLE, probed
-from .environment import installed
+from .environment import DISTRIBUTION, installed
 
 STAND_IN = Path(__file__).parent / "stand_in"
 METHODS = ("fork", "forkserver", "spawn")
@@ -52,21 +52,13 @@ class Settings:
 
 
 def probe(settings: Settings, progress: Callable[[str], None] = lambda _: None) -> tuple[Run, Run]:
-    """Return the run without and the run with the shim, each in a fresh interpreter.
-
-    Raises ProbeError when something it needs is missing or an interpreter fails.
-    """
+    """Return the runs without and with the shim. Raises ProbeError if something is missing or fails."""
     if settings.titles and shutil.which("ps") is None:
         raise ProbeError("there is no `ps` here to read titles with; install it, or leave out --titles")
     if settings.titles and installed("processtitle") is None:
-        raise ProbeError(
-            "processtitle, which shows titles, is not installed here; "
-            "try: pip install 'airflow-setproctitle-shim[titles]'"
-        )
+        raise ProbeError(f"processtitle is not installed here; try: pip install '{DISTRIBUTION}[titles]'")
     if not settings.simulate and installed("setproctitle") is None:
-        raise ProbeError(
-            "setproctitle is not installed here, so there is nothing to probe; try: probe --simulate"
-        )
+        raise ProbeError("setproctitle is not installed here; try: probe --simulate")
     progress(f"{settings.children} children without the shim")
     off = run("off", settings)
     progress(f"{settings.children} children with the shim")
@@ -78,16 +70,15 @@ def run(setting: str, settings: Settings) -> Run:
     environ = {**os.environ, VARIABLE: setting, probed.VARIABLE: json.dumps(asdict(settings))}
     if settings.simulate:
         environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(STAND_IN), os.environ.get("PYTHONPATH")]))
-    children = settings.children
-    patience = 30 + 2 * settings.timeout * -(-children // probed.AT_ONCE)
+    patience = 30 + 2 * settings.timeout * -(-settings.children // probed.AT_ONCE)
     command = [sys.executable, "-m", probed.__name__]
     try:
         done = subprocess.run(
             command, env=environ, capture_output=True, text=True, timeout=patience, check=True
         )
     except subprocess.TimeoutExpired:
-        return Run(setting, children, False, {"hung": children})
+        return Run(setting, settings.children, False, {"hung": settings.children})
     except subprocess.CalledProcessError as error:
         last = (error.stderr.strip().splitlines() or [f"exit status {error.returncode}"])[-1]
         raise ProbeError(f"the interpreter that should fork the children failed: {last}") from error
-    return Run(setting, children, **json.loads(done.stdout.splitlines()[-1]))
+    return Run(setting, settings.children, **json.loads(done.stdout.splitlines()[-1]))

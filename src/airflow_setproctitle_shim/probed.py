@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import collections
 import faulthandler
-import functools
 import json
 import multiprocessing
 import os
@@ -18,7 +17,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
@@ -44,31 +43,39 @@ def prepare() -> bool:
     return is_ours(setproctitle)
 
 
-def child(directory: Path, number: int) -> None:
+def child(dump: Path, title: str, parent: Any) -> None:
     """Set a title as a worker does. In titles mode, stay until the titles have been read from outside."""
-    with open(directory / f"{number}.frames", "w") as frames:
-        faulthandler.enable(frames)
+    with dump.open("w") as file:
+        faulthandler.enable(file)
         from setproctitle import getproctitle, setproctitle
 
-        setproctitle(f"probe: worker {number}")
-        assert getproctitle() == f"probe: worker {number}"
+        setproctitle(title)
+        assert getproctitle() == title
         if SETTINGS["titles"]:
-            (directory / f"{number}.titled").touch()
-            _wait(SETTINGS["timeout"], (directory / "read").exists)
+            parent.send("titled")
+            parent.poll(SETTINGS["timeout"])
 
 
 def run(directory: Path) -> dict[str, Any]:
     """Start the children, a batch at a time; return how they ended, and what else was seen of them."""
+    context: Any = multiprocessing.get_context(SETTINGS["method"])
+    if SETTINGS["method"] == "forkserver":
+        context.set_forkserver_preload([__spec__.name])
     ends: collections.Counter[str] = collections.Counter()
     listing: list[str] = []
     numbers = range(1, SETTINGS["children"] + 1)
     for first in range(0, len(numbers), AT_ONCE):
-        processes = _started(directory, numbers[first : first + AT_ONCE])
-        deadline = time.monotonic() + SETTINGS["timeout"]
+        pipes = {}
+        for number in numbers[first : first + AT_ONCE]:
+            ours, theirs = context.Pipe()
+            arguments = (directory / f"{number}.frames", f"probe: worker {number}", theirs)
+            process = context.Process(target=child, args=arguments)
+            process.start()
+            pipes[process] = ours, theirs  # Both kept: sending to a dead child must not fail.
         if SETTINGS["titles"]:
-            listing += _ps([process.pid for process in processes])
-            (directory / "read").touch()
-        for process in processes:
+            listing += _listing(pipes)
+        deadline = time.monotonic() + SETTINGS["timeout"]
+        for process in pipes:
             process.join(max(0, deadline - time.monotonic()))
             ends[_end(process)] += 1
     dump = next((text for path in sorted(directory.glob("*.frames")) if (text := path.read_text())), "")
@@ -76,25 +83,18 @@ def run(directory: Path) -> dict[str, Any]:
     return {"ends": ends, "listing": listing, "frames": frames}
 
 
-def _started(directory: Path, numbers: range) -> list[Any]:
-    """Return a started process for each number; in titles mode each has its title by then, or is dead."""
-    context: Any = multiprocessing.get_context(SETTINGS["method"])
-    if SETTINGS["method"] == "forkserver":
-        context.set_forkserver_preload([__spec__.name])
-    (directory / "read").unlink(missing_ok=True)
-    processes = {number: context.Process(target=child, args=(directory, number)) for number in numbers}
-    for process in processes.values():
-        process.start()
-    if SETTINGS["titles"]:
-        for number, process in processes.items():
-            titled = directory / f"{number}.titled"
-            _wait(SETTINGS["timeout"], functools.partial(_seen, process, titled))
-    return list(processes.values())
-
-
-def _seen(process: Any, titled: Path) -> bool:
-    """Return whether a child has set its title, or is dead."""
-    return process.exitcode is not None or titled.exists()
+def _listing(pipes: dict[Any, Any]) -> list[str]:
+    """Wait until each child has its title or is dead; return what `ps` shows of them: pid and title."""
+    deadline = time.monotonic() + SETTINGS["timeout"]
+    titled = []
+    for process, (ours, _) in pipes.items():
+        if ours in wait([ours, process.sentinel], max(0, deadline - time.monotonic())):
+            titled.append(str(process.pid))
+    command = ["ps", "-o", "pid=,args=", "-p", ",".join(titled)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False) if titled else None
+    for ours, _ in pipes.values():
+        ours.send("read")
+    return done.stdout.splitlines() if done else []
 
 
 def _end(process: Any) -> str:
@@ -107,19 +107,6 @@ def _end(process: Any) -> str:
     if code < 0:
         return signal.Signals(-code).name
     return f"exit {code}" if code else "ok"
-
-
-def _ps(pids: list[int]) -> list[str]:
-    """Return what `ps` shows of the processes: pid and title, a line each."""
-    command = ["ps", "-o", "pid=,args=", "-p", ",".join(map(str, pids))]
-    return subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False).stdout.splitlines()
-
-
-def _wait(seconds: float, condition: Callable[[], bool]) -> None:
-    """Return when `condition` holds or the seconds are over."""
-    deadline = time.monotonic() + seconds
-    while not condition() and time.monotonic() < deadline:
-        time.sleep(0.01)
 
 
 def main() -> None:
