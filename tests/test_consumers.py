@@ -15,18 +15,12 @@ from environments import ROOT, Venv
 RESULTS = ROOT / "results/consumers.jsonl"
 
 
-@pytest.fixture(scope="session")
-def results() -> Path:
-    RESULTS.unlink(missing_ok=True)
-    return RESULTS
-
-
 @pytest.mark.parametrize(
     "consumer",
     [pytest.param(c, id=c.id, marks=[pytest.mark.slow] if c.slow else []) for c in CONSUMERS],
 )
 def test_dies_without_the_shim_and_works_with_it(
-    consumer: harness.Consumer, make_venv: Callable[..., Venv], tmp_path: Path, results: Path
+    consumer: harness.Consumer, make_venv: Callable[..., Venv], tmp_path: Path
 ) -> None:
     missing = [program for program in consumer.needs if shutil.which(program) is None]
     if missing:
@@ -37,7 +31,7 @@ def test_dies_without_the_shim_and_works_with_it(
     guarded = consumer.before == "guarded"
     before = None if guarded else harness.run(consumer, venv, tmp_path / "before", shim="off")
     after = harness.run(consumer, venv, tmp_path / "after", shim="")
-    harness.record(results, consumer, before, after)
+    harness.record(RESULTS, consumer, before, after)
 
     if before and consumer.before == "dies":
         assert before.deaths > 0, f"this no longer proves anything:\n{before.failure}{tail(before)}"

@@ -172,7 +172,7 @@ def run(consumer: Consumer, venv: Venv, directory: Path, shim: str) -> Outcome:
 
 
 def record(results: Path, consumer: Consumer, before: Outcome | None, after: Outcome) -> None:
-    """Add the consumer's line to the results file, from which the README's table is made."""
+    """Put the consumer's line into the results file, from which the README's table is made."""
     line = {
         "consumer": consumer.name,
         "version": consumer.version,
@@ -183,8 +183,10 @@ def record(results: Path, consumer: Consumer, before: Outcome | None, after: Out
         "why": consumer.why,
     }
     results.parent.mkdir(parents=True, exist_ok=True)
-    with results.open("a") as file:
-        file.write(json.dumps(line) + "\n")
+    lines = [json.loads(text) for text in results.read_text().splitlines()] if results.exists() else []
+    others = [old for old in lines if (old["consumer"], old["version"]) != (consumer.name, consumer.version)]
+    lines = sorted([*others, line], key=lambda line: (line["consumer"].lower(), line["version"]))
+    results.write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 
 __all__ = ["Consumer", "Crashing", "Outcome", "Place", "free_port", "get", "record", "run"]
