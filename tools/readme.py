@@ -49,8 +49,8 @@ PARTS = {"consumers": consumers, "titles": titles}
 def generated(text: str) -> str:
     """Return README's text with every generated part made anew."""
     for name, make in PARTS.items():
-        pattern = re.compile(rf"(<!-- {name}: .*? -->\n)(.*?)(\n<!-- end of {name} -->)", re.DOTALL)
-        text, count = pattern.subn(lambda match, made=make: match[1] + made() + match[3], text)
+        pattern = re.compile(rf"(<!-- {name}: .*? -->\n)(.*?)(<!-- end of {name} -->)", re.DOTALL)
+        text, count = pattern.subn(lambda match, made=make: f"{match[1]}{made()}\n{match[3]}", text)
         if count != 1:
             raise SystemExit(f"README.md has {count} parts named {name}, not 1")
     return text

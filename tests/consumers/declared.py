@@ -311,7 +311,10 @@ def forks(children: int, *hows: str) -> Callable[[Place], None]:
     return work
 
 
-GUARDED = "upstream does not call setproctitle on macOS any more"
+GUARDED = (
+    "guarded upstream: setproctitle is not called on macOS, so no crash is to be expected there; "
+    "the simulation cannot show the guard"
+)
 EXEC = "its processes are started by exec, not by fork alone"
 
 CONSUMERS = [
