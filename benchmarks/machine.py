@@ -20,7 +20,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from environments import ROOT, SIMULATED_MACOS, UV, uv
+from environments import ROOT, SIMULATED_MACOS, UV, pyenv_pythons, uv
 
 # Always the same, so that instructions do not depend on who runs the benchmark.
 ENVIRON = {
@@ -29,7 +29,7 @@ ENVIRON = {
     "LANG": "C.UTF-8",
     "PYTHONHASHSEED": "0",
 }
-SID = Path(os.environ.get("SID_CHROOT", "/opt/sid"))
+SID = Path(os.environ.get("SID_CHROOT", "/var/tmp/sid-pythons"))
 PEAK = "print(*(line for line in open('/proc/self/status') if line.startswith('VmHWM')))"
 
 
@@ -91,13 +91,12 @@ def python(version: str) -> Iterator[Python]:
 
 def _executable(version: str) -> str | None:
     """Return the path of an interpreter of that version that runs, or None."""
-    pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
     found = subprocess.run(
         [UV or "uv", "python", "find", version], check=False, capture_output=True, text=True
     )
     for executable in (
         shutil.which(f"python{version}"),
-        *map(str, sorted(pyenv.glob(f"versions/{version}.*/bin/python"))),
+        *pyenv_pythons(f"{version}.*"),
         found.stdout.strip(),
     ):
         with contextlib.suppress(OSError, RuntimeError):

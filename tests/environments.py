@@ -89,10 +89,16 @@ class Venv:
         return self.run("-c", code, *arguments, **variables).stdout.strip()
 
 
+def pyenv_pythons(versions: str) -> list[str]:
+    """Return the paths of pyenv's Pythons whose version fits the pattern."""
+    pyenv = shutil.which("pyenv")
+    root = subprocess.check_output([pyenv, "root"], text=True).strip() if pyenv else Path.home() / ".pyenv"
+    return [str(path) for path in sorted(Path(root).glob(f"versions/{versions}/bin/python"), reverse=True)]
+
+
 def interpreter(version: str) -> str:
     """Return the path of a Python like "3.9", of pyenv's or on PATH; skips the test if there is none."""
-    pyenv = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv")
-    found = [*pyenv.glob(f"versions/{version}.*/bin/python"), shutil.which(f"python{version}")]
+    found = [*pyenv_pythons(f"{version}.*"), shutil.which(f"python{version}")]
     return str(found[0] or pytest.skip(f"no Python {version} on this machine"))
 
 

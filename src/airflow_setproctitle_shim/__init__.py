@@ -25,8 +25,7 @@ OFF = ("off", "0", "false", "no", "disable", "disabled")
 process_title: "bytes | None" = None
 thread_titles = _local()
 
-# Whether replacement.py shall show titles, settled by activate(): a look at the environment costs
-# as much as a twentieth of the import.
+# Settled by activate(), as a look at the environment would cost a twentieth of the replacement's import.
 shows_titles = False
 
 _lock = RLock()

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from environments import UV, Venv, clean_environ, uv
+from environments import UV, Venv, clean_environ, pyenv_pythons, uv
 
 WANTED = ("3.9", "3.10", "3.11", "3.12", "3.13", "3.14", "3.15", "3.13t", "3.14t", "PyPy 3")
 REQUIRED = ("3.9", "3.10", "3.11", "3.12", "3.13", "3.15")
@@ -70,10 +70,8 @@ def found(root: Path) -> list[Python]:
 
 def _of_this_machine() -> Iterator[tuple[Path, str]]:
     """Yield every interpreter that pyenv or PATH has, whether it works or not."""
-    pyenv = shutil.which("pyenv")
-    root = subprocess.check_output([pyenv, "root"], text=True).strip() if pyenv else Path.home() / ".pyenv"
-    for path in sorted(Path(root).glob("versions/*/bin/python"), reverse=True):
-        yield Path("/"), str(path)
+    for path in pyenv_pythons("*"):
+        yield Path("/"), path
     for name in [*(f"python{wanted}" for wanted in WANTED), "pypy3"]:
         program = shutil.which(name)
         if program:
