@@ -7,6 +7,11 @@ from pathlib import Path
 
 import pytest
 from environments import ROOT, Venv, interpreter, uv
+from hypothesis import HealthCheck, settings
+
+# How long an example takes says how busy the machine is, not whether the code is right.
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
 
 
 @pytest.fixture(scope="session")

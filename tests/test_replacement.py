@@ -89,7 +89,7 @@ ARGUMENT_LISTS: st.SearchStrategy[Any] = st.one_of(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     function=st.sampled_from(["setproctitle", "setthreadtitle", "getproctitle", "getthreadtitle"]),
     arguments=ARGUMENT_LISTS,
@@ -122,7 +122,7 @@ for title in json.load(sys.stdin):
 ROOM = 4000
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(
     st.lists(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=ROOM // 4))
 )
