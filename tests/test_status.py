@@ -178,6 +178,26 @@ def test_a_required_setproctitle_deleted_by_hand_is_named_with_the_command_that_
     assert "--force-reinstall --no-deps setproctitle" in head
 
 
+@pytest.mark.parametrize(
+    ("value", "extra", "text"),
+    [
+        ("auto", "", "remembered, not shown"),
+        ("titles", "", "pip install 'airflow-setproctitle-shim[titles]'"),
+        ("titles", "titles", "shown in ps by processtitle 1."),
+    ],
+)
+def test_it_says_what_becomes_of_titles(
+    make_venv: Callable[..., Venv], value: str, extra: str, text: str
+) -> None:
+    venv = make_venv("psutil", extra=extra)
+    [line] = [
+        line
+        for line in venv.run("-m", SHIM, "status", **{SWITCH: value}).stdout.splitlines()
+        if line.startswith("  titles")
+    ]
+    assert text in line
+
+
 def test_another_interpreter_is_asked_by_its_path(mac: Venv, linux: Venv) -> None:
     done = linux.run("-m", SHIM, "status", "--python", str(mac.python))
     assert done.stdout.startswith("on: ")

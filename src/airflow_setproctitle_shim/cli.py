@@ -175,6 +175,7 @@ def _status(options: argparse.Namespace) -> int:
         *(("startup file", _startup_file(file)) for file in facts["startup_files"]),
         ("finder", state),
         ("setproctitle", f"{version} ({danger})" if version else "not installed"),
+        ("titles", _titles(**facts["titles"])),
         ("import runs", facts["setproctitle"]["origin"] or "nothing: setproctitle cannot be imported"),
     ]
     lines = _sentence("on" if on else "off", why)
@@ -185,6 +186,15 @@ def _status(options: argparse.Namespace) -> int:
     lines += ["", *(f"  {name:13} {text}" for name, text in table)]
     ok, remedy = (finding.severity == "note", finding.remedy) if finding else (True, None)
     return _tell(options, ok, {"on": on, "why": why, "remedy": remedy, **facts}, lines)
+
+
+def _titles(shown: bool, processtitle: str | None) -> str:
+    """Return what becomes of titles while the shim is on."""
+    if not shown:
+        return f"remembered, not shown; {VARIABLE}=titles shows them"
+    if processtitle is None:
+        return "not shown: needs pip install 'airflow-setproctitle-shim[titles]'"
+    return f"shown in ps by processtitle {processtitle}"
 
 
 def _startup_file(file: dict[str, Any]) -> str:

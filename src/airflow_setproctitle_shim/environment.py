@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 
 from importlib_metadata import Distribution, PackageNotFoundError, PackagePath
 
-from . import VARIABLE
+from . import VARIABLE, setting
 
 DISTRIBUTION = "airflow-setproctitle-shim"
 READABLE = 64 * 2**20  # bytes; no source file or crash report is larger
@@ -111,7 +111,7 @@ def read(path: Path) -> bytes:
 
 def facts() -> dict[str, Any]:
     """Return what concerns the shim in this interpreter, as `status --json` prints it."""
-    dist = installed("setproctitle")
+    dist, processtitle = installed("setproctitle"), installed("processtitle")
     return {
         "platform": sys.platform,
         "variable": {"name": VARIABLE, "value": os.environ.get(VARIABLE)},
@@ -119,6 +119,10 @@ def facts() -> dict[str, Any]:
         "startup_files": [asdict(file) for file in startup_files()],
         "finders": [_name(finder) for finder in sys.meta_path],
         "setproctitle": {"version": dist.version if dist else None, "origin": origin_of_setproctitle()},
+        "titles": {
+            "shown": setting() == "titles",
+            "processtitle": processtitle.version if processtitle else None,
+        },
     }
 
 

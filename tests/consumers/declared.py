@@ -300,13 +300,13 @@ if __name__ == "__main__":
 """
 
 
-def forks(children: int, *hows: str) -> Callable[[Place], None]:
-    """Every child sets its title and ends well; `hows` are ways to start one."""
+def forks(**children: int) -> Callable[[Place], None]:
+    """Every child sets its title and ends well; the keywords are ways to start one, and how often."""
 
     def work(place: Place) -> None:
         place.write("work.py", FORKS)
-        for how in hows:
-            place.finish("python", "-W", "ignore", "work.py", str(children), how)
+        for how, count in children.items():
+            place.finish("python", "-W", "ignore", "work.py", str(count), how)
 
     return work
 
@@ -336,13 +336,20 @@ CONSUMERS = [
     ),
     Consumer("gunicorn", "newest", ["gunicorn>=25"], gunicorn(), before="guarded", why=GUARDED),
     *(
-        Consumer("multiprocessing", f"Python {python}", [], forks(1000, "fork"), python=python, slow=slow)
-        for python, slow in (("3.9", True), ("3.10", True), ("3.11", False), ("3.12", True), ("3.13", True))
+        Consumer(
+            "multiprocessing",
+            f"Python {python}",
+            [],
+            forks(fork=1000, thread=1000, daemon=1000, forkserver=1000, spawn=20),
+            python=python,
+        )
+        for python in ("3.9", "3.10", "3.12", "3.13")
     ),
-    Consumer("multiprocessing", "forkserver", [], forks(1000, "forkserver")),
-    Consumer("multiprocessing", "spawn", [], forks(20, "spawn"), before="lives", why=EXEC),
-    Consumer("os.fork", "from a thread", [], forks(1000, "thread")),
-    Consumer("os.fork", "daemonised twice", [], forks(1000, "daemon")),
+    Consumer("multiprocessing", "Python 3.11", [], forks(fork=1000), python="3.11", slow=False),
+    Consumer("multiprocessing", "forkserver", [], forks(forkserver=1000)),
+    Consumer("multiprocessing", "spawn", [], forks(spawn=20), before="lives", why=EXEC),
+    Consumer("os.fork", "from a thread", [], forks(thread=1000)),
+    Consumer("os.fork", "daemonised twice", [], forks(daemon=1000)),
     *(
         Consumer(
             "Celery prefork on Redis",
