@@ -1,6 +1,6 @@
 """Mutation testing of what runs in other people's interpreters. Takes a while, so it is run on demand.
 
-    uv run --no-project --python 3.12 --with '.[test]' --with mutmut==3.8.1 tools/mutate.py
+    pip install '.[test]' mutmut==3.8.1 && python tools/mutate.py        Python 3.11 or later
 
 Prints each mutant that the tests let live, and the score. Exit status 1: the score is below 95 %, or the
 survivors are not those of survivors.toml, where the reason stands why each may live.
