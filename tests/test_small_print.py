@@ -105,13 +105,14 @@ def test_python_3_9_takes_the_program_s_arguments(monkeypatch: pytest.MonkeyPatc
     assert served().getproctitle() == "program argument"
 
 
-def test_the_error_of_an_embedded_null_reads_as_the_c_function_s() -> None:
+@pytest.mark.parametrize("function", ["setproctitle", "setthreadtitle"])
+def test_the_error_of_an_embedded_null_reads_as_the_c_function_s(function: str) -> None:
     native = importlib.import_module("setproctitle._setproctitle")
     with pytest.raises(ValueError) as theirs:
-        native.setproctitle("a\0b")
+        getattr(native, function)("a\0b")
     forget()
     with pytest.raises(ValueError) as ours:
-        served().setproctitle("a\0b")
+        getattr(served(), function)("a\0b")
     assert str(ours.value) == str(theirs.value)
 
 
