@@ -352,7 +352,7 @@ def commands(run: Run) -> Iterator[Row]:
     for name in ("status", "doctor"):
         row = Row("commands", name, "python -c pass")
         # It may end with 1, when it has something to say.
-        code = f"import sys, airflow_setproctitle_shim.cli as c; sys.exit(c.main([{json.dumps(name)}]) == 2)"
+        code = f"import sys, airflow_setproctitle_shim.diagnosis.cli as c; sys.exit(c.main([{json.dumps(name)}]) == 2)"
         try:
             venv.run("-c", code)
         except RuntimeError as error:

@@ -1,1 +1,1 @@
-../src/airflow_setproctitle_shim/startup_template.py
+../src/airflow_setproctitle_shim/as_sitecustomize.py

@@ -102,7 +102,7 @@ def test_on_linux_the_entry_point_leaves_no_trace(make_venv, tmp_path: Path) -> 
     code = (
         "import sys, airflow, airflow.settings, airflow_setproctitle_shim as shim;"
         "assert 'airflow_setproctitle_shim.airflow' in sys.modules;"
-        "assert 'airflow_setproctitle_shim.doctor' not in sys.modules;"
+        "assert 'airflow_setproctitle_shim.diagnosis.doctor' not in sys.modules;"
         "assert not shim.is_active()"
     )
     assert "airflow-setproctitle-shim" not in venv.run("-c", code, AIRFLOW_HOME=str(tmp_path)).stderr

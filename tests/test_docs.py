@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from environments import ROOT
 
-from airflow_setproctitle_shim import cli
+from airflow_setproctitle_shim.diagnosis import cli
 
 DOCUMENTS = sorted(path for at in ("*.md", "docs/**/*.md", "benchmarks/*.md") for path in ROOT.glob(at))
 NAMES = [str(document.relative_to(ROOT)) for document in DOCUMENTS]

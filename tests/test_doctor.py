@@ -18,7 +18,7 @@ from consumers import harness
 from consumers.declared import CONSUMERS
 from environments import ROOT, SWITCH, Venv
 
-from airflow_setproctitle_shim import doctor, environment
+from airflow_setproctitle_shim.diagnosis import doctor, environment
 
 SHIM = "airflow_setproctitle_shim"
 

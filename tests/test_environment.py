@@ -15,7 +15,7 @@ from environments import Venv
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from airflow_setproctitle_shim import environment
+from airflow_setproctitle_shim.diagnosis import environment
 
 
 @pytest.mark.parametrize(
@@ -36,12 +36,12 @@ def test_a_hidden_file_is_one_with_macoss_flag(info: dict[str, int], hidden: boo
 def test_the_installation_time_is_when_record_was_written(fresh_venv: Venv) -> None:
     [record] = fresh_venv.site_packages.glob("airflow_setproctitle_shim-*/RECORD")
     os.utime(record, (1_600_000_000, 1_600_000_000))
-    code = "from airflow_setproctitle_shim import environment; print(environment.installed_at())"
+    code = "from airflow_setproctitle_shim.diagnosis import environment; print(environment.installed_at())"
     assert fresh_venv.evaluate(code) == "1600000000.0"
 
 
 def test_startup_files_are_found_owned_intact_and_where_site_looks(fresh_venv: Venv) -> None:
-    code = "from airflow_setproctitle_shim.environment import startup_files as f; print(*f(), sep='\\n')"
+    code = "from airflow_setproctitle_shim.diagnosis.environment import startup_files as f; print(*f(), sep='\\n')"
     lines = fresh_venv.evaluate(code).splitlines()
     assert len(lines) == 2
     for line in lines:
@@ -135,7 +135,7 @@ def test_the_time_of_a_line_is_read_in_every_logs_way(tmp_path: Path, text: str,
     path.write_text(text)
     os.utime(path, (1_000_000_000, 1_000_000_000))
     code = (
-        "import pathlib, sys; from airflow_setproctitle_shim.environment import sightings;"
+        "import pathlib, sys; from airflow_setproctitle_shim.diagnosis.environment import sightings;"
         "print(*(seen.when for seen in sightings(pathlib.Path(sys.argv[1]), '')))"
     )
     done = subprocess.run(
@@ -150,7 +150,7 @@ def test_the_time_of_a_line_is_read_in_every_logs_way(tmp_path: Path, text: str,
 
 PEAK = """
 import pathlib, resource, sys
-from airflow_setproctitle_shim import environment
+from airflow_setproctitle_shim.diagnosis import environment
 found = sum(1 for _ in environment.sightings(pathlib.Path(sys.argv[1]), ""))
 print(found, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
 """

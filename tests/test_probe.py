@@ -12,7 +12,7 @@ import jsonschema
 import pytest
 from environments import ROOT
 
-from airflow_setproctitle_shim import cli, probe
+from airflow_setproctitle_shim.diagnosis import cli, probe
 
 
 def simulated(**changes: Any) -> probe.Settings:

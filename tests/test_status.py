@@ -15,7 +15,7 @@ from environments import ROOT, SWITCH, Venv, uv
 # The platform is changed late: under a simulated one the standard library fails to import.
 ON_MACOS = """
 import sys
-from airflow_setproctitle_shim import cli, environment
+from airflow_setproctitle_shim.diagnosis import cli, environment
 {change}
 sys.platform = "darwin"
 sys.exit(cli.main(sys.argv[1:]))

@@ -31,9 +31,9 @@ PACKAGE = "src/airflow_setproctitle_shim"
 FILES = {
     "__init__.py": ("test_switch.py", "test_finder.py"),
     "replacement.py": ("test_replacement.py",),
-    "loaded.py": ("test_loaded.py",),
+    "neutralise.py": ("test_neutralise.py",),
 }
-TESTS = (*FILES["__init__.py"], *FILES["replacement.py"], *FILES["loaded.py"], "test_small_print.py")
+TESTS = (*FILES["__init__.py"], *FILES["replacement.py"], *FILES["neutralise.py"], "test_small_print.py")
 WANTED = 95.0
 AT_ONCE = 2
 
@@ -102,7 +102,7 @@ def survivors(everyone: list[Mutant]) -> list[Mutant]:
             ignored = shutil.ignore_patterns(".*", "__pycache__", "results")
             shutil.copytree(ROOT, copy, ignore=ignored)
             copies.put(copy)
-        healthy = run_tests(copy, "loaded.py")
+        healthy = run_tests(copy, "neutralise.py")
         if healthy.returncode:
             sys.exit(f"the tests fail without any mutant:\n{healthy.stdout}")
 

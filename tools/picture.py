@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from xml.sax.saxutils import escape
 
-from airflow_setproctitle_shim import probe
+from airflow_setproctitle_shim.diagnosis import probe
 
 ROOT = Path(__file__).parent.parent
 CHILDREN = 20

@@ -63,7 +63,7 @@ def setting(variable: str = VARIABLE) -> str:
 def activate() -> None:
     """Serve the replacement for `setproctitle` from now on, on any platform.
 
-    A native setproctitle that was imported earlier is neutralised in place, see loaded.py.
+    A native setproctitle that was imported earlier is neutralised in place, see neutralise.py.
     """
     global shows_titles
     with _lock:
@@ -74,9 +74,9 @@ def activate() -> None:
             module = sys.modules.get(name)
             if module is not None and not is_ours(module):
                 # Late: imports wrapt, and there is hardly ever a reason to.
-                from . import loaded
+                from . import neutralise
 
-                loaded.neutralise(module)
+                neutralise.neutralise(module)
 
 
 def deactivate() -> None:
@@ -85,9 +85,9 @@ def deactivate() -> None:
         if not is_active():
             return
         sys.meta_path.remove(sys.modules[__name__])
-        loaded = sys.modules.get(__name__ + ".loaded")
-        if loaded is not None:
-            loaded.restore()
+        neutralising = sys.modules.get(__name__ + ".neutralise")
+        if neutralising is not None:
+            neutralising.restore()
         if is_ours(sys.modules.get("setproctitle")):
             del sys.modules["setproctitle"]
 

@@ -21,7 +21,7 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
-from . import is_ours, startup
+from .. import is_ours, startup
 
 VARIABLE = "AIRFLOW_SETPROCTITLE_SHIM_PROBE"
 SETTINGS: dict[str, Any] = json.loads(os.environ.get(VARIABLE, "{}"))

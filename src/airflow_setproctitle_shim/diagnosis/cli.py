@@ -18,10 +18,12 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from . import VARIABLE, __version__, doctor, environment, probe
+from .. import VARIABLE, __version__
+from . import doctor, environment, probe
 
 # Not named sitecustomize: a wheel with a file of that name looks like malware to scanners.
-TEMPLATE = Path(__file__).parent / "startup_template.py"
+TEMPLATE = Path(__file__).parent.parent / "as_sitecustomize.py"
+PACKAGE = __name__.partition(".")[0]
 FLAWS = (  # of a startup file: the fact, what to say of it, and its value when all is well
     ("used", "not the one this Python reads", True),
     ("hidden", "hidden", False),
@@ -165,7 +167,7 @@ def _status(options: argparse.Namespace) -> int:
     on, why, finding = doctor.status()
     facts: dict[str, Any] = environment.facts()
     value, version = facts["variable"]["value"], facts["setproctitle"]["version"]
-    before = facts["finders"][: facts["finders"].index(__package__)] if on else []
+    before = facts["finders"][: facts["finders"].index(PACKAGE)] if on else []
     danger = "crashes after fork on macOS" if doctor.unsafe_on_macos(version or "") else "safe on macOS"
     state = f"on sys.meta_path, before it: {', '.join(before) or 'none'}" if on else "not on sys.meta_path"
     table = [
@@ -205,9 +207,9 @@ def _startup_file(file: dict[str, Any]) -> str:
 
 def _status_of(python: str, arguments: list[str]) -> int:
     """Let another interpreter tell its status; the environment variables are those of this one."""
-    command = [python, "-m", str(__package__), "status", *arguments]
+    command = [python, "-m", PACKAGE, "status", *arguments]
     done = subprocess.run(command, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
-    if done.returncode and f"No module named {__package__}" in done.stderr:
+    if done.returncode and f"No module named {PACKAGE}" in done.stderr:
         install = f"{python} -m pip install {environment.DISTRIBUTION}"
         print(f"the shim is not installed for {python}\n  -> {install}", file=sys.stderr)
     else:

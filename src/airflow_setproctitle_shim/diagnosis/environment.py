@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 
 from importlib_metadata import Distribution, PackageNotFoundError, PackagePath
 
-from . import VARIABLE, setting
+from .. import VARIABLE, setting
 
 DISTRIBUTION = "airflow-setproctitle-shim"
 READABLE = 64 * 2**20  # bytes; no source file or crash report is larger
@@ -61,7 +61,7 @@ def startup_files() -> list[StartupFile]:
     recorded = {str(file): file for file in dist.files or []}
     found = []
     for suffix, used in ((".pth", sys.version_info < (3, 15)), (".start", sys.version_info >= (3, 15))):
-        name = f"{__package__}{suffix}"
+        name = f"airflow_setproctitle_shim{suffix}"
         path = Path(str(dist.locate_file(name)))
         found.append(
             StartupFile(

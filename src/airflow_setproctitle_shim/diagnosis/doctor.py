@@ -17,7 +17,8 @@ from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import NamedTuple
 
-from . import OFF, REPLACEMENT, VARIABLE, environment, is_active, setting
+from .. import OFF, REPLACEMENT, VARIABLE, is_active, setting
+from . import environment
 
 SEVERITIES = ("error", "warning", "note")  # processes can die; look at it; good to know
 

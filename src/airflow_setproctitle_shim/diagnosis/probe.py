@@ -11,10 +11,11 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from . import VARIABLE, probed
+from .. import VARIABLE
+from . import probe_child
 from .environment import DISTRIBUTION, installed
 
-STAND_IN = Path(__file__).parent / "stand_in"
+STAND_IN = Path(__file__).parent.parent / "stand_in"
 METHODS = ("fork", "forkserver", "spawn")
 
 
@@ -67,11 +68,11 @@ def probe(settings: Settings, progress: Callable[[str], None] = lambda _: None) 
 
 def run(setting: str, settings: Settings) -> Run:
     """Return how the children ended with AIRFLOW_SETPROCTITLE_SHIM at `setting`."""
-    environ = {**os.environ, VARIABLE: setting, probed.VARIABLE: json.dumps(asdict(settings))}
+    environ = {**os.environ, VARIABLE: setting, probe_child.VARIABLE: json.dumps(asdict(settings))}
     if settings.simulate:
         environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(STAND_IN), os.environ.get("PYTHONPATH")]))
-    patience = 30 + 2 * settings.timeout * -(-settings.children // probed.AT_ONCE)
-    command = [sys.executable, "-m", probed.__name__]
+    patience = 30 + 2 * settings.timeout * -(-settings.children // probe_child.AT_ONCE)
+    command = [sys.executable, "-m", probe_child.__name__]
     try:
         done = subprocess.run(
             command, env=environ, capture_output=True, text=True, timeout=patience, check=True
