@@ -124,7 +124,7 @@ def in_order(venv: Venv, startup_file: str, order: str) -> None:
     for suffix in (".pth", ".start"):
         path = venv.site_packages / (startup_file + suffix)
         if path.exists() and order == "they first":
-            path.rename(path.with_name(f"aab_{path.name}"))
+            path.rename(path.with_name(f"_{path.name}"))  # before the simulation, too
 
 
 @ORDERS
