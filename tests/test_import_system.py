@@ -212,22 +212,6 @@ def test_opentelemetrys_instrumentation_runs_beside_the_shim(venv: str, make_ven
     assert file.endswith("replacement.py")
 
 
-ON_REQUEST = pytest.mark.xfail(strict=True, reason="pytest asks PathFinder itself for what it shall rewrite")
-
-
-@pytest.mark.parametrize(
-    "conftest",
-    ["", pytest.param("import pytest; pytest.register_assert_rewrite('setproctitle')", marks=ON_REQUEST)],
-)
-def test_pytest_sees_the_replacement(conftest: str, make_venv: MakeVenv, tmp_path: Path) -> None:
-    mac = make_venv("setproctitle", "pytest")
-    (tmp_path / "conftest.py").write_text(conftest)
-    (tmp_path / "test_it.py").write_text(
-        "import setproctitle\n\n\ndef test_it():\n    assert setproctitle.__file__.endswith('replacement.py')\n"
-    )
-    mac.run("-m", "pytest", "-q", "-p", "no:cacheprovider", str(tmp_path))
-
-
 EMBEDDING = """
 #include <Python.h>
 
