@@ -35,7 +35,7 @@ def _explanation() -> str:
     """Return what kept the startup file from running and the command that mends it."""
     late = "airflow-setproctitle-shim was switched on late, by Airflow, not at interpreter start"
     try:
-        from .diagnosis.doctor import startup_file_skipped
+        from .diagnosis.state import startup_file_skipped
 
         finding = startup_file_skipped()
     except Exception as error:  # noqa: BLE001  # Airflow would not start
