@@ -22,7 +22,7 @@ CALLS, GUARDS = "calls it", "keeps it from macOS itself"
 # Who is known to import setproctitle, and what that comes to on macOS from which version on. Most of them import it
 # where it is installed, and do not require it.
 KNOWN = {
-    "apache-airflow": (("0", CALLS), ("3", "leaves it to apache-airflow-core")),
+    "apache-airflow": (("0", CALLS), ("3", "")),
     "apache-airflow-core": (("0", CALLS), ("3.1", GUARDS)),
     "apache-airflow-task-sdk": (("0", GUARDS),),
     "gunicorn": (("0", CALLS), ("25", GUARDS)),
@@ -70,7 +70,7 @@ def users(packages: Sequence[Package]) -> dict[str, str]:
         for since, what in KNOWN.get(package.name, (("0", CALLS),) if package.requires else ()):
             if _release(package.version) >= _release(since):
                 found[f"{package.name} {package.version}"] = what
-    return found
+    return {name: what for name, what in sorted(found.items(), key=lambda item: item[1] != CALLS) if what}
 
 
 def _release(version: str) -> list[int]:

@@ -15,11 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from .. import VARIABLE
-from . import metadata, probe_child
+from . import metadata
 from .state import COMMAND, DISTRIBUTION, install, site_directories, startup_file
 
 STAND_IN = Path(__file__).parent.parent / "stand_in"
 METHODS = ("fork", "forkserver")
+AT_ONCE = 20
+CHILD = f"{__package__}.probe_child"  # Not imported here: it loads multiprocessing.
 
 
 class ProbeError(Exception):
@@ -101,13 +103,13 @@ def verdict(off: Run, on: Run) -> tuple[bool, str]:
 
 def run(setting: str, settings: Settings) -> Run:
     """Return how the children ended with AIRFLOW_SETPROCTITLE_SHIM at `setting`."""
-    given = json.dumps({**asdict(settings), "startup_file": settings.startup_file})
+    given = json.dumps({**asdict(settings), "startup_file": settings.startup_file, "at_once": AT_ONCE})
     # Modules in the working directory are not found, as those of an installed program's users are not.
     paths = [os.path.abspath(path) for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
     path = os.pathsep.join([str(STAND_IN)] * settings.simulate + paths)
-    patience = 30 + 2 * settings.timeout * -(-settings.children // probe_child.AT_ONCE)
+    patience = 30 + 2 * settings.timeout * -(-settings.children // AT_ONCE)
     with _interpreter(
-        {**os.environ, VARIABLE: setting, probe_child.VARIABLE: given, "PYTHONPATH": path}
+        {**os.environ, VARIABLE: setting, f"{VARIABLE}_PROBE": given, "PYTHONPATH": path}
     ) as process:
         try:
             output, errors = process.communicate(timeout=patience)
@@ -133,7 +135,7 @@ def _interpreter(environ: dict[str, str]) -> Iterator[subprocess.Popen[str]]:
     for number in caught:
         signal.signal(number, leave)
     theirs, ours = os.pipe()
-    command = [sys.executable, "-m", probe_child.__name__]
+    command = [sys.executable, "-m", CHILD]
     pipes: dict[str, Any] = {"stdin": theirs, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     try:
         # In a session of its own: Ctrl-C reaches this process only.

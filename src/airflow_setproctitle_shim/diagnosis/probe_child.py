@@ -21,11 +21,9 @@ from collections.abc import Iterable
 from multiprocessing.connection import wait
 from typing import Any
 
-from .. import is_ours, startup
+from .. import VARIABLE, is_ours, startup
 
-VARIABLE = "AIRFLOW_SETPROCTITLE_SHIM_PROBE"
-SETTINGS: dict[str, Any] = json.loads(os.environ.get(VARIABLE, "{}"))
-AT_ONCE = 20
+SETTINGS: dict[str, Any] = json.loads(os.environ.get(f"{VARIABLE}_PROBE", "{}"))
 STDIN = 0
 
 
@@ -68,9 +66,9 @@ def run() -> dict[str, Any]:
     listing: list[str] = []
     frames: list[str] = []
     numbers = range(1, SETTINGS["children"] + 1)
-    for first in range(0, len(numbers), AT_ONCE):
+    for first in range(0, len(numbers), SETTINGS["at_once"]):
         pipes = {}
-        for number in numbers[first : first + AT_ONCE]:
+        for number in numbers[first : first + SETTINGS["at_once"]]:
             ours, theirs = context.Pipe()
             process = context.Process(target=child, args=(f"probe: worker {number}", theirs))
             process.start()
@@ -94,7 +92,7 @@ def _first(waited: Iterable[Any], deadline: float) -> set[Any]:
     """Return those that are ready first; none once the deadline has passed. Ends this process if its input ends."""
     ready = set(wait([STDIN, *waited], max(0, deadline - time.monotonic())))
     if STDIN in ready:
-        raise SystemExit(f"{VARIABLE}: the probe has ended")
+        raise SystemExit("the probe has ended")
     return ready
 
 
