@@ -213,7 +213,7 @@ def test_children_that_end_by_themselves_are_an_error_of_the_probe(
     assert last.startswith("The probe failed: 2 ended") and last.endswith("(OSError: no luck).")
 
 
-@pytest.mark.parametrize("method", probe.METHODS)
+@pytest.mark.parametrize("method", ["fork", pytest.param("forkserver", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
 def test_however_the_probe_ends_no_process_and_no_file_is_left(
     module: Path, tmp_path: Path, end: signal.Signals, method: str

@@ -6,13 +6,12 @@ import configparser
 import contextlib
 import json
 import os
-import re
 import threading
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from . import metadata
-from .deaths import Logs
+from .deaths import Logs, looked_at
 from .finding import Answer, Finding
 from .state import COMMAND
 
@@ -63,8 +62,6 @@ def health() -> Answer:
         )
     section, port, page = SERVERS[version.partition(".")[0]]
     url = first(section, "base_url", f"http://localhost:{first(section, port, '8080')}").rstrip("/") + page
-    if not re.fullmatch(r"https?://[!-~]+", url):
-        return Answer(f"no page: [{section}] base_url is no URL")
     answers: list[Answer] = []
     # A socket's timeout starts anew with each byte, and looking up a name has none: a thread can be left behind.
     thread = threading.Thread(target=lambda: answers.append(_ask(url)), daemon=True)
@@ -82,10 +79,14 @@ def _ask(url: str) -> Answer:
     # Not urllib.request: on macOS it loads _scproxy, which is one of the suspects.
     import http.client
 
-    parts = urlsplit(url)
-    kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
     try:
-        with contextlib.closing(kind(parts.netloc, timeout=PATIENCE + 1)) as connection:
+        parts = urlsplit(url)
+        kind = {"http": http.client.HTTPConnection, "https": http.client.HTTPSConnection}[parts.scheme]
+        connection = kind(parts.netloc, timeout=PATIENCE + 1)
+    except Exception:  # noqa: BLE001
+        return Answer(f"no page: base_url is no URL, in {url}")
+    try:
+        with contextlib.closing(connection):
             connection.request("GET", parts.path)
             response = connection.getresponse()
             page = json.loads(response.read(2**16))
@@ -105,7 +106,7 @@ def _ask(url: str) -> Answer:
 
 def execution_api(logs: Logs) -> Answer:
     """Return whether the execution API refused workers, and where the secret is set that they must share."""
-    answer = Answer(logs.sentence)
+    answer = Answer(looked_at(logs))
     if not logs.refused:
         return answer
     values = setting("api_auth", "jwt_secret")
@@ -115,7 +116,7 @@ def execution_api(logs: Logs) -> Answer:
         state = "is set nowhere, so every component makes up its own"
     elif len(set(values.values())) > 1:
         state = f"differs between {' and '.join(values)}"
-    count = sum(refused.count for refused in logs.refused.values())
+    count = sum(refused.before + refused.since + refused.undated for refused in logs.refused.values())
     finding = Finding(
         "warning",
         f"{count} answer{'s' * (count != 1)} 401 of the execution API to workers; [api_auth] jwt_secret {state}",

@@ -16,6 +16,7 @@ import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import TextIO
 
 from .. import VARIABLE, __version__, is_active
 from . import doctor, packages, probe, state
@@ -48,21 +49,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:  # noqa: BLE001  # a traceback helps no user
         message, status = f"{type(error).__name__}: {error}. This is a bug, please report it", 1
     _progress()
-    if message:
-        print(f"airflow-setproctitle-shim: {message}", file=sys.stderr)
+    with contextlib.suppress(OSError):
+        _print(f"airflow-setproctitle-shim: {message}\n" if message else "", sys.stderr)
     if "--json" in arguments:
         with contextlib.suppress(OSError):
-            _print(_json(options.command, ok=False, error=message or "wrong usage"))
+            _print(_json(options.command, ok=False, error=message or "wrong usage"), sys.stdout)
     return status
 
 
-def _print(text: str) -> None:
+def _print(text: str, stream: TextIO) -> None:
     """Print the text now. A reader that left (`... | head`) changes no exit status; other OSErrors are raised."""
     try:
-        print(text, flush=True)
+        print(text, end="", file=stream, flush=True)
     except OSError as error:
         # What is left must not be written at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
         if not isinstance(error, BrokenPipeError):
             raise
 
@@ -125,13 +126,13 @@ def _progress(text: str = "") -> None:
 
 
 def _json(command: str, **data: object) -> str:
-    return json.dumps({"schema": f"{command}/2", **data}, indent=2, default=str)
+    return json.dumps({"schema": f"{command}/2", **data}, indent=2, default=str) + "\n"
 
 
 def _tell(options: argparse.Namespace, ok: bool, data: Mapping[str, object], lines: Iterable[str]) -> int:
     """Print the data as JSON (see docs/json-schema/) or the lines for people; return the exit status."""
     _progress()
-    colour, text = sys.stdout.isatty() and not os.environ.get("NO_COLOR"), []
+    colour, text = sys.stdout.isatty() and not os.environ.get("NO_COLOR"), ""
     for line in map(_printable, lines):
         label, colon, rest = line.partition(":")
         text.append(
@@ -234,7 +235,7 @@ def _doctor(options: argparse.Namespace) -> int:
 
 
 def _sitecustomize(_: argparse.Namespace) -> int:
-    _print(TEMPLATE.read_text("utf-8").rstrip("\n"))
+    _print(TEMPLATE.read_text("utf-8"), sys.stdout)
     return 0
 
 

@@ -34,7 +34,7 @@ class Facts:
 
     def crash_reports(self) -> Answer:
         place = self.crash_reports_at or Path(os.path.expanduser(CRASH_REPORTS))
-        return crash_reports.crash_reports(place, state.installed_at(), self.progress)
+        return crash_reports.crash_reports(place, state.installed_at(), self.progress, self.remedy())
 
     def remedy(self) -> str:
         """What to do about deaths since the installation: "" if the shim is on."""
