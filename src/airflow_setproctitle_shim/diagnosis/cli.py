@@ -135,10 +135,9 @@ def _tell(options: argparse.Namespace, ok: bool, data: Mapping[str, object], lin
     colour, text = sys.stdout.isatty() and not os.environ.get("NO_COLOR"), ""
     for line in map(_printable, lines):
         label, colon, rest = line.partition(":")
-        text.append(
-            f"\033[{COLOURS[label]}m{label}\033[m{colon}{rest}" if colour and label in COLOURS else line
-        )
-    _print(_json(options.command, ok=ok, **data) if options.json else "\n".join(text))
+        shown = f"\033[{COLOURS[label]}m{label}\033[m" if colour and label in COLOURS else label
+        text += f"{shown}{colon}{rest}\n"
+    _print(_json(options.command, ok=ok, **data) if options.json else text, sys.stdout)
     return int(not ok)
 
 
