@@ -30,7 +30,6 @@ ALLOWED = {
     "import": {
         "airflow_setproctitle_shim",
         "setproctitle",
-        "simulated_macos",
         *("sitecustomize", "usercustomize"),  # by site
         "apport_python_hook",  # by Debian's sitecustomize
     },
