@@ -159,7 +159,6 @@ BROKEN = {
     "native loaded, wrapt missing": "import setproctitle; sys.modules['wrapt'] = None",
     "no diagnosis": "sys.modules['airflow_setproctitle_shim.diagnosis'] = None",
     "no stderr": "sys.stderr = None",
-    "a finder that fails": "sys.meta_path[0].find_spec = 7",
 }
 
 
