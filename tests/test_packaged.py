@@ -126,7 +126,7 @@ def test_a_native_module_loaded_before_is_neutralised_from_an_archive_too(
     code = (
         f"import sys; sys.path.insert(0, {os.fspath(wheel)!r})\nimport setproctitle as s\n"
         "import airflow_setproctitle_shim as shim; assert '.whl' in shim.__file__\n"
-        "shim.activate(); s.setproctitle('title'); print(shim.process_title.decode())"
+        "shim.activate(); s.setproctitle('title'); print(shim.finder.process_title.decode())"
     )
     assert venv.evaluate(code) == "title"
 
