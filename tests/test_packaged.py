@@ -219,7 +219,7 @@ def test_a_packaged_program_is_served(
 
     def run(*command: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            command, env=environ, cwd=tmp_path, capture_output=True, text=True, timeout=900, check=False
+            command, env=environ, cwd=tmp_path, capture_output=True, text=True, timeout=1800, check=False
         )
 
     built = run(*(str(wheel) if word == "WHEEL" else word for word in packager.build))
