@@ -15,7 +15,7 @@ import json, sys
 import setproctitle
 print(json.dumps({
     "served": setproctitle.__file__.endswith("replacement.py"),
-    "finders": sum(getattr(f, "__name__", "") == "airflow_setproctitle_shim" for f in sys.meta_path),
+    "finders": sum(getattr(f, "__module__", "") == "airflow_setproctitle_shim" for f in sys.meta_path),
     "loaded": "airflow_setproctitle_shim" in sys.modules,
     "platform": sys.platform,
 }))
@@ -84,10 +84,9 @@ assert pkgutil.resolve_name("setproctitle:getproctitle") is second.getproctitle
 fresh = importlib.util.module_from_spec(importlib.util.find_spec("setproctitle"))
 fresh.__spec__.loader.exec_module(fresh)
 assert fresh.getproctitle() == "title"
-try:
-    import setproctitle._setproctitle
-except ModuleNotFoundError:
-    print("ok")
+import setproctitle._setproctitle as c_module
+assert c_module.__file__ == second.__file__
+print("ok")
 """
 
 SUBINTERPRETERS = """
@@ -260,7 +259,7 @@ def before_datahub(subject: Subject) -> None:
 
 
 def no_site(subject: Subject) -> None:
-    code = "import sys; print(*(getattr(f, '__name__', '') for f in sys.meta_path))"
+    code = "import sys; print(*(getattr(f, '__module__', '') for f in sys.meta_path))"
     assert "shim" not in subject.mac.run("-S", "-c", code).stdout
 
 
