@@ -271,6 +271,15 @@ def test_the_doctors_json_follows_the_schema(trouble: list[str]) -> None:
     assert whole == [Path(trouble[-1])]
 
 
+def test_crash_reports_in_json_follow_the_schema(capsys: pytest.CaptureFixture[str]) -> None:
+    place = str(ROOT / "tests/data/crash-reports")
+    assert cli.main(["doctor", "--json", "--only", "crash-reports", "--crash-reports", place]) in (0, 1)
+    data = json.loads(capsys.readouterr().out)
+    validate(data)
+    assert {"setproctitle", "_scproxy", "libpq's GSS"} <= {finding["cause"] for finding in data["findings"]}
+    assert len(data["read"]) == len(list(Path(place).iterdir()))
+
+
 def test_the_checks_are_listed_with_what_they_ask(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["doctor", "--list"]) == 0
     lines = capsys.readouterr().out.splitlines()

@@ -474,6 +474,18 @@ def test_airflows_file_may_be_in_any_state(tmp_path: Path, content: bytes, folde
     assert airflow_server.default_logs() == [Path(folder) if folder else tmp_path / "airflow/logs"]
 
 
+@pytest.mark.parametrize("place", ["x" * 5000, "$NOT_SET", "~nobody", "file", "[", "with logs"])
+def test_airflows_home_may_be_anything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str) -> None:
+    write(tmp_path / "file", "")
+    write(tmp_path / "with logs/logs/a.log", "all is well\n")
+    monkeypatch.setenv("AIRFLOW_HOME", str(tmp_path / place))
+    told = doctor.diagnose(doctor.Facts(None, None), ["crashes"])["crashes"]
+    assert str(tmp_path / place / "logs") in told.looked_at
+    assert [it.evidence.partition(":")[0] for it in told.findings] == (
+        [] if place == "with logs" else ["no log was found to look for deaths in"]
+    )
+
+
 @pytest.mark.parametrize("kind", ["pipe", "directory", "another file"])
 def test_airflows_file_may_be_none_or_elsewhere(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str

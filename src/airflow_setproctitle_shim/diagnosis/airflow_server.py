@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import configparser
 import contextlib
+import glob
 import json
 import os
 import threading
@@ -48,9 +49,9 @@ def first(section: str, key: str, otherwise: str) -> str:
 
 def default_logs() -> list[Path]:
     """Return where Airflow's logs lie: its log folder, and what `airflow ... > standalone.log` made."""
-    home = expand("$AIRFLOW_HOME")
-    files = (path for end in ("log", "err", "out") for path in sorted(home.glob(f"*.{end}")))
-    return [expand(first("logging", "base_log_folder", "$AIRFLOW_HOME/logs")), *files]
+    home = glob.escape(str(expand("$AIRFLOW_HOME")))  # glob, not Path.glob(): it raises nothing
+    files = (path for end in ("log", "err", "out") for path in sorted(glob.glob(f"{home}/*.{end}")))
+    return [expand(first("logging", "base_log_folder", "$AIRFLOW_HOME/logs")), *map(Path, files)]
 
 
 def health() -> Answer:

@@ -177,7 +177,7 @@ def _findings(
         lines += [f"  -> {finding.remedy}"]
         lines += [f"     {state.short(line)}" for line in (*_some(finding.details, 3), *links)]
         plain = asdict(finding)
-        data.append({"id": name, **plain, "sources": links, **plain.pop("data")})
+        data.append({"id": name, **plain.pop("data"), **plain, "sources": links})
     return all(finding.severity == "note" for _, finding in found), lines, data
 
 

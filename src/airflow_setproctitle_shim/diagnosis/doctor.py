@@ -24,9 +24,17 @@ class Facts:
     progress: Callable[[str], None] = lambda _: None
 
     @functools.cached_property
+    def log_places(self) -> list[Path]:
+        return [self.logs_at] if self.logs_at else airflow_server.default_logs()
+
+    @functools.cached_property
     def logs(self) -> deaths.Logs:
-        places = [self.logs_at] if self.logs_at else airflow_server.default_logs()
-        return deaths.read(places, state.installed_at(), self.progress)
+        return deaths.read(self.log_places, state.installed_at(), self.progress)
+
+    def crashes(self) -> Answer:
+        answer = deaths.crashes(self.logs, self.remedy())
+        answer.looked_at += f" (in {', '.join(map(str, self.log_places))})"
+        return answer
 
     @functools.cached_property
     def packages(self) -> list[packages.Package]:
@@ -47,10 +55,7 @@ CHECKS: dict[str, tuple[str, Callable[[Facts], Answer]]] = {
     "startup": ("is the shim on, and if not, why not?", lambda _: state.startup()),
     "used-by": ("who calls setproctitle here?", lambda facts: packages.used_by(facts.packages)),
     "crash-reports": ("what do macOS's crash reports of Python say?", Facts.crash_reports),
-    "crashes": (
-        "do logs tell of killed processes?",
-        lambda facts: deaths.crashes(facts.logs, facts.remedy()),
-    ),
+    "crashes": ("do logs tell of killed processes?", Facts.crashes),
     "edited": ("were files of Airflow edited by hand?", lambda facts: packages.edited(facts.packages)),
     "removed": ("was setproctitle deleted by hand?", lambda facts: packages.removed(facts.packages)),
     "health": ("what does Airflow's health page say?", lambda _: airflow_server.health()),
