@@ -296,7 +296,7 @@ def test_that_nothing_needs_attention_is_said_of_what_was_looked_at(
 ) -> None:
     (tmp_path / "a.log").write_text("2026-11-22T10:00:00Z all is well\n")
     assert cli.main(["doctor", "--only", "crashes", "--logs", str(tmp_path)]) == 0
-    first, second, table = capsys.readouterr().out.splitlines()
+    first, second, table, *_ = capsys.readouterr().out.splitlines()
     assert (first, second) == ("Nothing needs attention in what was looked at.", "looked at:")
     assert table.startswith("  crashes       read 1 log")
 

@@ -474,7 +474,7 @@ def test_airflows_file_may_be_in_any_state(tmp_path: Path, content: bytes, folde
     assert airflow_server.default_logs() == [Path(folder) if folder else tmp_path / "airflow/logs"]
 
 
-@pytest.mark.parametrize("place", ["x" * 5000, "$NOT_SET", "~nobody", "file", "[", "with logs"])
+@pytest.mark.parametrize("place", ["$NOT_SET", "~nobody", "file", "[", "with logs"])
 def test_airflows_home_may_be_anything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str) -> None:
     write(tmp_path / "file", "")
     write(tmp_path / "with logs/logs/a.log", "all is well\n")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import stat
 import subprocess
@@ -157,7 +158,6 @@ def nothing(venv: Venv) -> None:
     ],
     ids=["hidden", "missing", "edited", "no RECORD", "Python 3.18", "switched off again"],
 )
-@pytest.mark.parametrize("command", ["status", "doctor"])
 def test_the_first_lines_name_why_it_is_off_on_macos_and_the_next_command(
     own_venv: Venv,
     damage: Callable[[Venv], None],
@@ -165,16 +165,20 @@ def test_the_first_lines_name_why_it_is_off_on_macos_and_the_next_command(
     word: str,
     cause: str,
     remedy: str,
-    command: str,
 ) -> None:
     damage(own_venv)
-    status, output = on_macos(own_venv, command, change=change)
+    status, output = on_macos(own_venv, "status", change=change)
     assert status == 1
     assert cause in " ".join(first_ten(output).split())
     assert any(line.startswith("  -> ") and remedy in line for line in first_ten(output).splitlines())
-    if command == "status":
-        [line] = [line for line in output.splitlines() if line.startswith("  startup file")]
-        assert f"{STARTUP_FILE}: {word}" in line
+    assert re.search(rf"startup file \S*{STARTUP_FILE}: {word}", " ".join(output.split()))
+
+
+def test_the_doctor_tells_the_same(own_venv: Venv) -> None:
+    drop(own_venv)
+    status, output = on_macos(own_venv, "doctor", "--only", "startup")
+    assert status == 1
+    assert f"error: {own_venv.site_packages / STARTUP_FILE} is missing" in " ".join(output.split())
 
 
 @pytest.mark.parametrize("other", [False, True], ids=["no other", "another"])

@@ -146,15 +146,16 @@ def _printable(text: str) -> str:
     return "".join(character if character.isprintable() else "?" for character in text)
 
 
-def _sentence(label: str, text: str) -> list[str]:
-    """Return lines that fit the terminal."""
+def _lines(text: str, indent: int = 2) -> list[str]:
+    """Return lines that fit the terminal, the second and later ones indented."""
     width = max(40, min(100, shutil.get_terminal_size().columns))
-    text = f"{label}: {text}"
-    return textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False, subsequent_indent="  ")
+    return textwrap.wrap(
+        text, width, subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False
+    )
 
 
 def _table(rows: Mapping[str, str]) -> list[str]:
-    return [f"  {name:13} {state.short(text)}" for name, text in rows.items()]
+    return [line for name, text in rows.items() for line in _lines(f"  {name:13} {state.short(text)}", 16)]
 
 
 def _some(lines: Sequence[str], number: int) -> list[str]:
@@ -173,7 +174,7 @@ def _findings(
     lines, data = [], []
     for name, finding in found:
         links = [f"https://github.com/{source}" for source in finding.sources]
-        lines += _sentence(finding.severity, finding.evidence) if finding.evidence != told else []
+        lines += _lines(f"{finding.severity}: {finding.evidence}") if finding.evidence != told else []
         lines += [f"  -> {finding.remedy}"]
         lines += [f"     {state.short(line)}" for line in (*_some(finding.details, 3), *links)]
         plain = asdict(finding)
@@ -192,7 +193,7 @@ def _status(options: argparse.Namespace) -> int:
     facts = {**state.facts(), "used by": packages.told(here)}
     data = {"on": is_active(), "why": why, "findings": found, "used_by": packages.users(here), "facts": facts}
     return _tell(
-        options, ok, data, [*_sentence("on" if is_active() else "off", why), *lines, "", *_table(facts)]
+        options, ok, data, [*_lines(f"{'on' if is_active() else 'off'}: {why}"), *lines, "", *_table(facts)]
     )
 
 
