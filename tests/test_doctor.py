@@ -230,8 +230,9 @@ def test_an_airflow_patched_by_the_old_recipe_is_recognised_and_mended_by_what_t
     assert venv.run(*doctors).returncode == 0
 
 
-def test_files_of_other_packages_may_be_edited(site: Path) -> None:
-    metadata = distribution(site, "other", {"other.py": b"changed\n"})
+@pytest.mark.parametrize("name", ["other", "apache-beam"])
+def test_files_of_other_packages_may_be_edited(site: Path, name: str) -> None:
+    metadata = distribution(site, name, {"other.py": b"changed\n"})
     write(metadata / "RECORD", "other.py,sha256=AAAA,8\n")
     assert findings("edited") == []
 

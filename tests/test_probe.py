@@ -161,14 +161,22 @@ def test_each_outcome_has_its_verdict(off: probe.Run, on: probe.Run, ok: bool, s
     assert on.said in probe.verdict(off, on)[1]
 
 
-def test_with_threads_there_are_four_more_when_children_are_forked(module: Path) -> None:
+@pytest.mark.parametrize(("option", "threads"), [(["--threads"], 5), ([], 1)])
+def test_with_threads_there_are_four_more_when_children_are_forked(
+    module: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    option: list[str],
+    threads: int,
+) -> None:
     """The process that forks is asked by its children: each thread of it is a directory below /proc."""
     module.write_text(
         "import os\ndef setproctitle(title): os._exit(len(os.listdir(f'/proc/{os.getppid()}/task')))\n"
         "def getproctitle(): pass\n"
     )
-    assert probe.run("off", simulated(simulate=False, threads=4)).ends == {"exit 5": 3}
-    assert probe.run("off", simulated(simulate=False, threads=0)).ends == {"exit 1": 3}
+    monkeypatch.setattr(sys, "platform", "darwin")
+    assert cli.main(["probe", "-n", "3", "--json", *option]) == 1
+    assert json.loads(capsys.readouterr().out)["without"]["ends"] == {f"exit {threads}": 3}
 
 
 def test_a_startup_file_that_is_gone_is_not_overlooked(fresh_venv: Venv) -> None:
@@ -237,6 +245,20 @@ def test_however_the_probe_ends_no_process_and_no_file_is_left(
     wait_for("an empty directory", lambda: not list(scratch.iterdir()), 30)
     assert "Traceback" not in error
     assert probing.returncode == (-end if end == signal.SIGKILL else 128 + end)
+
+
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM])
+def test_an_interpreter_that_hangs_before_it_forks_is_ended_with_the_probe(
+    module: Path, end: signal.Signals
+) -> None:
+    module.write_text("import time\ntime.sleep(600)\n")
+    code = f"import sys; sys.platform = 'darwin'; from {SHIM}.diagnosis.cli import main; sys.exit(main())"
+    environ = {**os.environ, "PYTHONPATH": str(module.parent), SWITCH: ""}
+    with psutil.Popen([sys.executable, "-c", code, "probe"], env=environ, stderr=subprocess.PIPE) as probing:
+        [started] = wait_for("the interpreter", probing.children, 60)
+        probing.send_signal(end)
+        assert probing.wait(60) == 128 + end
+    assert not started.is_running() or started.status() == psutil.STATUS_ZOMBIE
 
 
 def test_people_read_counts_per_signal_where_it_died_and_a_verdict(

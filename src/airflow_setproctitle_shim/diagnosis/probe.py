@@ -148,7 +148,7 @@ def _interpreter(environ: dict[str, str]) -> Iterator[subprocess.Popen[str]]:
             finally:
                 os.close(ours)
                 with contextlib.suppress(subprocess.TimeoutExpired):
-                    process.wait(5)
+                    process.wait(2)
                 with contextlib.suppress(ProcessLookupError, PermissionError):  # Nobody is left.
                     os.killpg(process.pid, signal.SIGKILL)
     finally:
