@@ -8,7 +8,7 @@ import math
 import os
 import re
 import stat
-from collections import Counter, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -75,7 +75,7 @@ class Story:
         self.begin()
 
     def begin(self) -> None:
-        self.known: dict[bytes, tuple[float, int | None]] = {}
+        self.known: OrderedDict[bytes, tuple[float, int | None]] = OrderedDict()
         self.told: dict[tuple[str, int], int] = {}
         self.families: dict[str, int] = {}
         self.deaths = 0
@@ -96,7 +96,7 @@ class Story:
             if by is not None and (by != number or sentence.repeated or not abs(self.last - seen) > 2):
                 return False
             if len(self.known) > 10_000:
-                del self.known[next(iter(self.known))]
+                self.known.popitem(last=False)
             number = -1 if name.isdigit() else -2  # One process, one job: the wording does not matter.
         key = sentence.family, number
         self.told[key] = self.told.get(key, 0) + 1
@@ -186,7 +186,7 @@ class _File:
     def _note_times(self, text: bytes) -> None:
         """Extend the span of times that were read by those of the text."""
         for span in filter(None, map(signs.moment, signs.DATED.finditer(text))):
-            written = span[1] - (0 if span[0] == span[1] else signs.WEST.total_seconds())
+            written = span[1] - (0 if span[0] == span[1] else signs.WEST)
             self.logs.span = min(self.logs.span[0], written), max(self.logs.span[1], written)
 
     def _more(self) -> bytes:
@@ -199,14 +199,18 @@ class _File:
     def _line(self, begin: int, stop: int, end: int, continued: bool) -> None:
         """Count what a line, or a part of it that is `continued`, tells; from `end` on, the next part does."""
         line = self.block[begin:stop]
-        prefix = None if continued else PREFIX.match(line)
-        text = ANSI.sub(b"", line[prefix.end() if prefix else 0 :])
+        prefix = None if continued or b"| " not in line[:99] else PREFIX.match(line)
+        text = line[prefix.end() :] if prefix else line
+        if b"\x1b" in text or b"u001b" in text or b"#033" in text:
+            text = ANSI.sub(b"", text)
         for number, sentence in enumerate(signs.SENTENCES):
-            if sentence.pattern.search(text):
-                when = self._when(begin, line, continued)
-                for found in sentence.pattern.finditer(text):
-                    if continued < found.start() + 1 <= len(text) - max(0, stop - end):
+            found = sentence.pattern.search(text) if sentence.words in text else None
+            if found:
+                when = self._when(begin, text, continued)
+                while found and found.start() < len(text) - max(0, stop - end):
+                    if not continued or found.start():
                         self._tell(number, found, prefix[1] if prefix else b"", when, begin, stop)
+                    found = sentence.pattern.search(text, found.end())
                 return
 
     def _tell(
@@ -225,13 +229,13 @@ class _File:
         program, side = who.decode() or self.program, signs.side(when, self.logs.installed_at)
         refused = sentence.family == signs.REFUSED
         key = b" " if refused else who if sentence.family == signs.DOCKER else prefix
-        story = self.stories.setdefault(key, Story())
+        story = self.stories.get(key) or self.stories.setdefault(key, Story())
         new = story.is_new(number, b"" if refused else name, when)
         if refused:
             if new:
                 self._count(self.logs.refused, program, side, begin)
             return
-        cause = signs.OBJECTIVE_C if sentence.family == "objc" else signs.UNKNOWN
+        cause = signs.OBJECTIVE_C if sentence.family == signs.OBJC else signs.UNKNOWN
         if sentence.family == signs.DUMP:
             self.logs.dumps = True
             cause = signs.cause_of(self._frames(stop, prefix)).name
@@ -245,7 +249,7 @@ class _File:
             self._count(self.logs.deaths, (program, cause), side, begin)
 
     def _count(self, tallies: dict[Any, Tally], key: object, side: str, begin: int) -> None:
-        tally = tallies.setdefault(key, Tally())
+        tally = tallies.get(key) or tallies.setdefault(key, Tally())
         tally.first = tally.first or f"{self.path}:{self.number + self.block.count(NEWLINE, 0, begin)}"
         tally.add(side)
 
@@ -276,10 +280,10 @@ class _File:
         self.file.seek(here)
         return there
 
-    def _when(self, begin: int, line: bytes, continued: bool) -> signs.Span:
+    def _when(self, begin: int, text: bytes, continued: bool) -> signs.Span:
         """Return the line's time, else that of the last dated line before it, else signs.NEVER."""
         here = self.start + begin
-        own = None if continued else signs.DATED.match(line)
+        own = None if continued else signs.DATED.match(text)
         when = signs.moment(own) if own else None
         known, last = self.dated
         stop = here
