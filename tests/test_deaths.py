@@ -17,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_setproctitle_shim.diagnosis import deaths, signs
+from airflow_setproctitle_shim.diagnosis.finding import Finding
 
 DATA = Path(__file__).parent / "data"
 ENTRIES = [
@@ -167,6 +168,13 @@ def test_the_last_dated_line_counts_however_far_it_is(tmp_path: Path, distance: 
     assert counts(told(tmp_path / "a.log", text, DIED_AT + 1)) == (2, 0, 0)
 
 
+def rows(finding: Finding) -> list[Any]:
+    """The finding's counts by program and cause."""
+    by = finding.data["by"]
+    assert isinstance(by, list)
+    return by
+
+
 # --- findings ----------------------------------------------------------------------------------
 
 
@@ -180,7 +188,7 @@ def test_only_a_dated_death_since_the_installation_is_an_error(
     [finding] = deaths.crashes(told(tmp_path / "a.log", LINE, installed_at), "").findings
     assert finding.severity == severity
     assert finding.data["counts"] == dict(zip(("before", "since", "undated"), expected))
-    [row] = finding.data["by"]  # type: ignore[misc]  # data holds what JSON can
+    [row] = rows(finding)
     assert row["program"] == "a" and row["cause"] == "unknown" and row["first"] == f"{tmp_path / 'a.log'}:1"
 
 
@@ -227,7 +235,7 @@ def test_a_dump_is_attributed_by_its_first_frames_and_answered_accordingly(
 ) -> None:
     text = DUMP.format(time="[2025-10-05 16:49:14 +0200]", file=file, function=function)
     [finding] = deaths.crashes(told(tmp_path / "a.log", text), "switch it on").findings
-    [row] = finding.data["by"]  # type: ignore[misc]  # data holds what JSON can
+    [row] = rows(finding)
     assert (row["program"], row["cause"], row["since"]) == ("scheduler", cause, 1)
     assert remedy in finding.remedy
     assert ("restart" in finding.remedy) is (cause in ("setproctitle", "unknown"))
@@ -359,5 +367,7 @@ def test_lines_that_are_hard_to_match_do_not_stop_the_reading(tmp_path: Path) ->
         "print(deaths.read([pathlib.Path(sys.argv[1])], 0, lambda _: None).total('since'))"
     )
     # It takes under a second; a pattern that takes the square of the line's length takes minutes.
-    done = subprocess.run([sys.executable, "-c", program, str(tmp_path)], timeout=60, stdout=subprocess.PIPE)
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path)], check=True, timeout=60, stdout=subprocess.PIPE
+    )
     assert done.stdout == b"1\n"
