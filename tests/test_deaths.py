@@ -131,6 +131,39 @@ def test_a_time_without_a_zone_is_read_in_every_format(tmp_path: Path, line: str
     assert counts(told(tmp_path / "a.log", line, installed_at=DIED_AT)) == (0, 0, 1)
 
 
+ZONED = "[2025-10-05T{:02d}:00:0{}.011+0000] {{manager.py:1}} INFO - x\n"
+
+
+@pytest.mark.parametrize("offset", [0, 2, -7])
+def test_the_file_itself_may_show_the_zone_of_times_that_have_none(tmp_path: Path, offset: int) -> None:
+    written = f"2025-10-05 {12 + offset:02d}:00:0{{}} [info     ] x\n"
+    died = (
+        f"2025-10-05 {12 + offset:02d}:00:05 [info     ] Process exited exit_code=<Negsignal.SIGSEGV: -11>\n"
+    )
+    text = ZONED.format(12, 1) + written.format(2) + ZONED.format(12, 3) + died
+    at = datetime.datetime(2025, 10, 5, 12, 0, 5, tzinfo=datetime.timezone.utc).timestamp()
+    assert counts(told(tmp_path / "a.log", text, at)) == (0, 1, 0)
+    assert counts(told(tmp_path / "a.log", text, at + 1)) == (1, 0, 0)
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        "2025-10-05 14:00:05 [info] x\n",
+        ZONED.format(12, 1) + "2025-10-05 14:00:05 [info] x\n",
+        ZONED.format(12, 1) + "2025-10-05 14:00:05,000 of another format\n" + ZONED.format(12, 6),
+        ZONED.format(12, 1) + "2025-10-05 14:00:05 [info] x\n" + ZONED.format(13, 1),
+        (ZONED.format(12, 1) + "2025-10-05 14:00:05 [info] x\n" + ZONED.format(12, 6))
+        + (ZONED.format(13, 1) + "2025-10-05 14:00:05 [info] x\n" + ZONED.format(13, 6)),
+    ],
+    ids=["alone", "one side", "another format", "an hour between", "the zone changes"],
+)
+def test_a_zone_that_the_file_does_not_show_is_not_assumed(tmp_path: Path, lines: str) -> None:
+    text = lines + "2025-10-05 14:40:07 [error] worker died with SIGSEGV\n"
+    at = datetime.datetime(2025, 10, 5, 12, 0, 5, tzinfo=datetime.timezone.utc).timestamp()
+    assert counts(told(tmp_path / "a.log", text, at)) == (0, 0, 1)
+
+
 def test_a_time_without_a_year_is_before_or_undated_never_since(tmp_path: Path) -> None:
     now = datetime.datetime.now(datetime.timezone.utc)
     yesterday = now - datetime.timedelta(days=1)

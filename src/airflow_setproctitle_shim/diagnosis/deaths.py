@@ -27,6 +27,7 @@ PACKED = (".gz", ".bz2", ".xz", ".zst", ".zip", ".Z", ".lz4", ".7z")
 CAUSES = [cause.name for cause in signs.CAUSES]
 FRAME = re.compile(rb'File \\*"([^"\\]+(?:\\\\[^"\\]+)*)\\*", line \d+,? in ([^\s"\\]+)')
 DUMP_ENDS = re.compile(rb"Extension modules:|Fatal Python error:|most recent call first")
+SAMPLE = 2**22  # bytes of a file that may show its zone
 AHEAD, FRAMES = 2**16, 8  # bytes and frames of a dump that are looked at
 AIRFLOW_3 = re.compile(
     rb"api-server +\||dag-processor +\||\bairflow\.sdk\.|\bapi_server_command\.py|\[supervisor\]|/execution/"
@@ -161,6 +162,7 @@ class _File:
         self.left = os.fstat(file.fileno()).st_size  # A log may grow faster than it can be read.
         self.start, self.number, self.block = 0, 1, b""  # where the block begins, its first line, its bytes
         self.stories: dict[bytes, Story] = {}
+        self.zones: dict[bytes, float] | None = None  # not looked for yet
         self.dated = 0, signs.NEVER  # how far times were looked for, and the last one found
 
     def read(self) -> Iterator[tuple[int, str]]:
@@ -280,11 +282,21 @@ class _File:
         self.file.seek(here)
         return there
 
+    def _moment(self, found: re.Match[bytes]) -> signs.Span | None:
+        """Return what a time can mean in this file, which may show the zone of those that have none."""
+        span = signs.moment(found)
+        if span is None or not found["iso"] or signs.side(span, self.logs.installed_at) != "undated":
+            return span
+        if self.zones is None:
+            self.zones = signs.zones(self._at(0, SAMPLE))
+        offset = self.zones.get(signs.shape(found))
+        return span if offset is None else (span[0] + signs.EAST - offset,) * 2
+
     def _when(self, begin: int, text: bytes, continued: bool) -> signs.Span:
         """Return the line's time, else that of the last dated line before it, else signs.NEVER."""
         here = self.start + begin
         own = None if continued else signs.DATED.match(text)
-        when = signs.moment(own) if own else None
+        when = self._moment(own) if own else None
         known, last = self.dated
         stop = here
         while when is None and stop > known:
@@ -293,7 +305,7 @@ class _File:
             # The first line is cut, unless it stands where a search ended before.
             cut = 0 if start == known else chunk.find(NEWLINE, 0, -1) + 1
             for found in signs.DATED.finditer(chunk, cut) if cut or start == known else ():
-                when = signs.moment(found) or when
+                when = self._moment(found) or when
             stop = start + (cut or OVERLAP if start > known else 0)
         when = when or last
         self.dated = here, when

@@ -217,6 +217,42 @@ def moment(written: re.Match[bytes]) -> Span | None:
     return at - EAST, at + WEST
 
 
+def shape(written: re.Match[bytes]) -> bytes:
+    """Return how the time is written, without its digits; b"" if that can have no zone."""
+    return re.sub(rb"\d", b"", written["iso"] or b"")
+
+
+def zones(text: bytes) -> dict[bytes, float]:
+    """Return the offset from UTC, in seconds, of the times without a zone in a log, by their shape.
+
+    Lines stand in the order of time, so a time between two that have a zone shows its own: it is the
+    one quarter of an hour that makes it fit, give or take a minute.
+    """
+    bounds: dict[bytes, tuple[float, float]] = {}
+    known = -math.inf
+    unknown: dict[bytes, float] = {}
+    for found in DATED.finditer(text):
+        span = moment(found)
+        if span is None or not found["iso"]:
+            continue
+        if span[0] == span[1]:
+            for its, local in unknown.items():
+                least, most = bounds[its]
+                bounds[its] = max(least, local - span[0]), most
+            known, unknown = span[0], {}
+        else:
+            local, its = span[0] + EAST, shape(found)
+            least, most = bounds.get(its, (-math.inf, math.inf))
+            bounds[its] = least, min(most, local - known)
+            unknown[its] = local
+    quarters = {
+        its: (math.ceil((low - 60) / 900), math.floor((high + 60) / 900))
+        for its, (low, high) in bounds.items()
+        if high - low < EAST
+    }
+    return {its: 900.0 * low for its, (low, high) in quarters.items() if low == high}
+
+
 @functools.lru_cache(maxsize=64)
 def _midnight(year: bytes, month: bytes, day: bytes) -> float | None:
     """Return the start of a day of UTC; of one without a year the last that was."""
