@@ -142,9 +142,9 @@ NEEDLES = (
 )
 # General words may be a rule, a guess, a denial or a memory instead: then these stand beside them.
 NO_NEWS = re.compile(
-    rb"(?i)\b(?:if|when|whenever|where|may|might|can|could|would|should|will|not|never|no|without|unless|whether"
-    rb"|prevent\w*|avoid\w*|fix(?:e[sd])?|example|earlier|previous(?:ly)?|former(?:ly)?|used to|always|usually|means?|indicates?)\b"
-    rb"[^.;!?]*$"
+    rb"(?i)^\s*(?:#|//)|\b(?:if|when|whenever|where|may|might|can|could|would|should|will|not|never|no|without|unless"
+    rb"|whether|prevent\w*|avoid\w*|fix(?:e[sd])?|example|earlier|previous(?:ly)?|former(?:ly)?|used to|always"
+    rb"|usually|means?|indicates?|0 (?:workers|processes|children|tasks))\b(?:[^.;!?:]|:(?! ))*$"
 )
 EXPLAINED = re.compile(rb"[^.;]{0,12}?\b(?:means?|indicates?|is|are|or|refers)\b")
 PID = re.compile(rb"(?i)\bpid[\"']?\s{0,9}(?:[:=]\s{0,9})?(?P<pid>\d+)\b")
