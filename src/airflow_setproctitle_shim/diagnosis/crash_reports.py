@@ -55,7 +55,9 @@ def crash_reports(
         except NotPython:
             why = "of another program"
         except (AttributeError, IndexError, KeyError, TypeError, ValueError, RecursionError) as error:
-            why = f"malformed or truncated: {type(error).__name__} {error}"
+            why = "of another program"
+            if path == place or PYTHON.search(path.name):
+                why = f"malformed or truncated: {type(error).__name__} {error}"
         read.append(Read(path, size, why))
     whole = sum(not file.skipped for file in read)
     skipped = Counter(file.skipped.partition(":")[0] for file in read if file.skipped)

@@ -8,7 +8,7 @@ import math
 import os
 import re
 import stat
-from collections import Counter, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +27,7 @@ PACKED = (".gz", ".bz2", ".xz", ".zst", ".zip", ".Z", ".lz4", ".7z")
 CAUSES = [cause.name for cause in signs.CAUSES]
 FRAME = re.compile(rb'File \\*"([^"\\]+(?:\\\\[^"\\]+)*)\\*", line \d+,? in ([^\s"\\]+)')
 DUMP_ENDS = re.compile(rb"Extension modules:|Fatal Python error:|most recent call first")
+SAMPLE = 2**22  # bytes of a file that may show its zone
 AHEAD, FRAMES = 2**16, 8  # bytes and frames of a dump that are looked at
 AIRFLOW_3 = re.compile(
     rb"api-server +\||dag-processor +\||\bairflow\.sdk\.|\bapi_server_command\.py|\[supervisor\]|/execution/"
@@ -75,7 +76,7 @@ class Story:
         self.begin()
 
     def begin(self) -> None:
-        self.known: dict[bytes, tuple[float, int | None]] = {}
+        self.known: OrderedDict[bytes, tuple[float, int | None]] = OrderedDict()
         self.told: dict[tuple[str, int], int] = {}
         self.families: dict[str, int] = {}
         self.deaths = 0
@@ -96,7 +97,7 @@ class Story:
             if by is not None and (by != number or sentence.repeated or not abs(self.last - seen) > 2):
                 return False
             if len(self.known) > 10_000:
-                del self.known[next(iter(self.known))]
+                self.known.popitem(last=False)
             number = -1 if name.isdigit() else -2  # One process, one job: the wording does not matter.
         key = sentence.family, number
         self.told[key] = self.told.get(key, 0) + 1
@@ -161,6 +162,7 @@ class _File:
         self.left = os.fstat(file.fileno()).st_size  # A log may grow faster than it can be read.
         self.start, self.number, self.block = 0, 1, b""  # where the block begins, its first line, its bytes
         self.stories: dict[bytes, Story] = {}
+        self.zones: dict[bytes, float] | None = None  # not looked for yet
         self.dated = 0, signs.NEVER  # how far times were looked for, and the last one found
 
     def read(self) -> Iterator[tuple[int, str]]:
@@ -186,7 +188,7 @@ class _File:
     def _note_times(self, text: bytes) -> None:
         """Extend the span of times that were read by those of the text."""
         for span in filter(None, map(signs.moment, signs.DATED.finditer(text))):
-            written = span[1] - (0 if span[0] == span[1] else signs.WEST.total_seconds())
+            written = span[1] - (0 if span[0] == span[1] else signs.WEST)
             self.logs.span = min(self.logs.span[0], written), max(self.logs.span[1], written)
 
     def _more(self) -> bytes:
@@ -199,14 +201,18 @@ class _File:
     def _line(self, begin: int, stop: int, end: int, continued: bool) -> None:
         """Count what a line, or a part of it that is `continued`, tells; from `end` on, the next part does."""
         line = self.block[begin:stop]
-        prefix = None if continued else PREFIX.match(line)
-        text = ANSI.sub(b"", line[prefix.end() if prefix else 0 :])
+        prefix = None if continued or b"| " not in line[:99] else PREFIX.match(line)
+        text = line[prefix.end() :] if prefix else line
+        if b"\x1b" in text or b"u001b" in text or b"#033" in text:
+            text = ANSI.sub(b"", text)
         for number, sentence in enumerate(signs.SENTENCES):
-            if sentence.pattern.search(text):
-                when = self._when(begin, line, continued)
-                for found in sentence.pattern.finditer(text):
-                    if continued < found.start() + 1 <= len(text) - max(0, stop - end):
+            found = sentence.pattern.search(text) if sentence.words in text else None
+            if found:
+                when = self._when(begin, text, continued)
+                while found and found.start() < len(text) - max(0, stop - end):
+                    if not continued or found.start():
                         self._tell(number, found, prefix[1] if prefix else b"", when, begin, stop)
+                    found = sentence.pattern.search(text, found.end())
                 return
 
     def _tell(
@@ -225,13 +231,13 @@ class _File:
         program, side = who.decode() or self.program, signs.side(when, self.logs.installed_at)
         refused = sentence.family == signs.REFUSED
         key = b" " if refused else who if sentence.family == signs.DOCKER else prefix
-        story = self.stories.setdefault(key, Story())
+        story = self.stories.get(key) or self.stories.setdefault(key, Story())
         new = story.is_new(number, b"" if refused else name, when)
         if refused:
             if new:
                 self._count(self.logs.refused, program, side, begin)
             return
-        cause = signs.OBJECTIVE_C if sentence.family == "objc" else signs.UNKNOWN
+        cause = signs.OBJECTIVE_C if sentence.family == signs.OBJC else signs.UNKNOWN
         if sentence.family == signs.DUMP:
             self.logs.dumps = True
             cause = signs.cause_of(self._frames(stop, prefix)).name
@@ -245,7 +251,7 @@ class _File:
             self._count(self.logs.deaths, (program, cause), side, begin)
 
     def _count(self, tallies: dict[Any, Tally], key: object, side: str, begin: int) -> None:
-        tally = tallies.setdefault(key, Tally())
+        tally = tallies.get(key) or tallies.setdefault(key, Tally())
         tally.first = tally.first or f"{self.path}:{self.number + self.block.count(NEWLINE, 0, begin)}"
         tally.add(side)
 
@@ -276,11 +282,21 @@ class _File:
         self.file.seek(here)
         return there
 
-    def _when(self, begin: int, line: bytes, continued: bool) -> signs.Span:
+    def _moment(self, found: re.Match[bytes]) -> signs.Span | None:
+        """Return what a time can mean in this file, which may show the zone of those that have none."""
+        span = signs.moment(found)
+        if span is None or not found["iso"] or signs.side(span, self.logs.installed_at) != "undated":
+            return span
+        if self.zones is None:
+            self.zones = signs.zones(self._at(0, SAMPLE))
+        offset = self.zones.get(signs.shape(found))
+        return span if offset is None else (span[0] + signs.EAST - offset,) * 2
+
+    def _when(self, begin: int, text: bytes, continued: bool) -> signs.Span:
         """Return the line's time, else that of the last dated line before it, else signs.NEVER."""
         here = self.start + begin
-        own = None if continued else signs.DATED.match(line)
-        when = signs.moment(own) if own else None
+        own = None if continued else signs.DATED.match(text)
+        when = self._moment(own) if own else None
         known, last = self.dated
         stop = here
         while when is None and stop > known:
@@ -289,7 +305,7 @@ class _File:
             # The first line is cut, unless it stands where a search ended before.
             cut = 0 if start == known else chunk.find(NEWLINE, 0, -1) + 1
             for found in signs.DATED.finditer(chunk, cut) if cut or start == known else ():
-                when = signs.moment(found) or when
+                when = self._moment(found) or when
             stop = start + (cut or OVERLAP if start > known else 0)
         when = when or last
         self.dated = here, when
