@@ -17,10 +17,10 @@ from .finding import Answer, Finding
 from .state import COMMAND
 
 PATIENCE = 5.0  # seconds for the whole of an answer
-SERVERS = {  # by Airflow's major version: section, the port's setting, page
-    "2": ("webserver", "web_server_port", "/health"),
-    "3": ("api", "port", "/api/v2/monitor/health"),
-}
+SERVERS = {
+    "2": ("webserver", "/health"),
+    "3": ("api", "/api/v2/monitor/health"),
+}  # by Airflow's major version
 
 
 def expand(path: str) -> Path:
@@ -42,27 +42,21 @@ def setting(section: str, key: str) -> dict[str, str]:
     return {where: value for where, value in values.items() if value}
 
 
-def first(section: str, key: str, otherwise: str) -> str:
-    """Return the value that Airflow uses."""
-    return next(iter(setting(section, key).values()), otherwise)
-
-
 def default_logs() -> list[Path]:
     """Return where Airflow's logs lie: its log folder, and what `airflow ... > standalone.log` made."""
     home = glob.escape(str(expand("$AIRFLOW_HOME")))  # glob, not Path.glob(): it raises nothing
     files = (path for end in ("log", "err", "out") for path in sorted(glob.glob(f"{home}/*.{end}")))
-    return [expand(first("logging", "base_log_folder", "$AIRFLOW_HOME/logs")), *map(Path, files)]
+    folder = next(iter(setting("logging", "base_log_folder").values()), "$AIRFLOW_HOME/logs")
+    return [expand(folder), *map(Path, files)]
 
 
 def health() -> Answer:
     """Return what Airflow's health page says, if Airflow runs."""
-    version = metadata.version("apache-airflow-core") or metadata.version("apache-airflow") or ""
-    if version.partition(".")[0] not in SERVERS:
-        return Answer(
-            f"no page: {f'Airflow {version} is not known' if version else 'Airflow is not installed here'}"
-        )
-    section, port, page = SERVERS[version.partition(".")[0]]
-    url = first(section, "base_url", f"http://localhost:{first(section, port, '8080')}").rstrip("/") + page
+    version = metadata.version("apache-airflow-core") or metadata.version("apache-airflow")
+    section, page = SERVERS.get(version.partition(".")[0], ("", ""))
+    if not page:
+        return Answer(f"no page is known of the Airflow installed here: {version or 'none'}")
+    url = next(iter(setting(section, "base_url").values()), "http://localhost:8080").rstrip("/") + page
     answers: list[Answer] = []
     # A socket's timeout starts anew with each byte, and looking up a name has none: a thread can be left behind.
     thread = threading.Thread(target=lambda: answers.append(_ask(url)), daemon=True)
@@ -107,9 +101,10 @@ def _ask(url: str) -> Answer:
 
 def execution_api(logs: Logs) -> Answer:
     """Return whether the execution API refused workers, and where the secret is set that they must share."""
-    answer = Answer(looked_at(logs))
-    if not logs.refused:
-        return answer
+    if not (
+        count := sum(refused.before + refused.since + refused.undated for refused in logs.refused.values())
+    ):
+        return Answer(looked_at(logs))
     values = setting("api_auth", "jwt_secret")
     places = [*values, *setting("api_auth", "jwt_secret_cmd"), *setting("api_auth", "jwt_secret_secret")]
     state = f"is set in {' and '.join(places)}; every component must see the same, and the same time of day"
@@ -117,14 +112,10 @@ def execution_api(logs: Logs) -> Answer:
         state = "is set nowhere, so every component makes up its own"
     elif len(set(values.values())) > 1:
         state = f"differs between {' and '.join(values)}"
-    count = sum(refused.before + refused.since + refused.undated for refused in logs.refused.values())
-    finding = Finding(
-        "warning",
-        f"{count} answer{'s' * (count != 1)} 401 of the execution API to workers; [api_auth] jwt_secret {state}",
-        "export AIRFLOW__API_AUTH__JWT_SECRET=... with one value for all components; compare their clocks",
-        tuple(f"apache/airflow/issues/{issue}" for issue in (49871, 51235, 47873)),
-        tuple(f"{program}: first at {refused.first}" for program, refused in logs.refused.items()),
-        {"count": count},
+    evidence = f"{count} answer{'s' * (count != 1)} 401 of the execution API to workers; [api_auth] jwt_secret {state}"
+    remedy = (
+        "export AIRFLOW__API_AUTH__JWT_SECRET=... with one value for all components; compare their clocks"
     )
-    answer.findings.append(finding)
-    return answer
+    sources = tuple(f"apache/airflow/issues/{issue}" for issue in (49871, 51235, 47873))
+    details = tuple(f"{program}: first at {refused.first}" for program, refused in logs.refused.items())
+    return Answer(looked_at(logs), [Finding("warning", evidence, remedy, sources, details, {"count": count})])
