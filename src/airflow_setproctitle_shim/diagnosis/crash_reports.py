@@ -106,7 +106,14 @@ def _finding(
     if counts["since"] and whose != ANOTHERS and (forked or ours):
         severity = "error" if ours else "warning"
     data = {"cause": cause.name, "forked": forked, "whose": whose, "counts": counts}
-    return Finding(severity, evidence, remedy, cause.sources, tuple(str(path) for path, _ in found), data)
+    return Finding(
+        severity,
+        evidence,
+        remedy,
+        (cause.source,) if cause.source else (),
+        tuple(str(path) for path, _ in found),
+        data,
+    )
 
 
 class NotPython(Exception):
