@@ -314,6 +314,11 @@ def test_what_was_read_and_what_was_not_is_told(tmp_path: Path) -> None:
     assert list(logs.deaths) == [("scheduler", "unknown")]
 
 
+def test_a_log_that_lies_in_two_places_is_read_once(tmp_path: Path) -> None:
+    (tmp_path / "a.log").write_text(LINE + "\n")
+    assert counts(read(tmp_path, tmp_path / "a.log", tmp_path)) == (0, 1, 0)
+
+
 @pytest.mark.parametrize("packed", [False, True])
 def test_where_no_log_was_found_that_is_said(tmp_path: Path, packed: bool) -> None:
     if packed:

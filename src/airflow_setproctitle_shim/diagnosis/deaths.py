@@ -24,9 +24,10 @@ def read(places: Sequence[Path], installed_at: float, progress: Callable[[str], 
     seen: set[str] = set()
     for path, program, why in _files(places):
         real = os.path.realpath(path)
-        if not why and real in seen:  # A place may lie in another one.
-            continue
-        seen |= {real} if not why else set()
+        if not why:
+            if real in seen:  # A place may lie in another one.
+                continue
+            seen.add(real)
         progress(f"reading {path}")
         done = 0
         try:
@@ -141,4 +142,12 @@ def looked_at(logs: Logs) -> str:
         text += f", {first} to {last}"
     skipped = [(read.path.suffix, read.skipped) for read in logs.read if read.skipped]
     kinds = Counter(suffix if suffix in PACKED else f"({why})" for suffix, why in skipped)
-    return "; ".join([text, *(f"{number} {kind} not read" for kind, number in sorted(kinds.items()))])
+    return "; ".join(
+        [
+            text,
+            *(
+                f"{number} {kind} not read"
+                for kind, number in sorted(kinds.items(), key=lambda item: (item[0] not in PACKED, item[0]))
+            ),
+        ]
+    )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import math
 import os
 import re
 from collections import Counter, OrderedDict, deque
@@ -61,11 +60,11 @@ class Story:
     """
 
     def __init__(self) -> None:
-        self.last = math.nan
+        self.last = signs.NEVER
         self.begin()
 
     def begin(self) -> None:
-        self.known: OrderedDict[bytes, tuple[float, int | None]] = OrderedDict()
+        self.known: OrderedDict[bytes, tuple[signs.Span, int | None]] = OrderedDict()
         self.told: dict[tuple[str, int], int] = {}
         self.families: dict[str, int] = {}
         self.deaths = 0
@@ -74,15 +73,15 @@ class Story:
 
     def is_new(self, number: int, name: bytes, time: signs.Span) -> bool:
         """Return whether a sentence (its number, the process or job it names, its time) tells of another death."""
-        if time[1] < math.inf:  # the latest that it can mean, for all times that are written in one way
-            if abs(time[1] - self.last) > BURST:
+        if time != signs.NEVER:
+            if signs.apart(time, self.last) > BURST:
                 self.begin()
-            self.last = time[1]
+            self.last = time
         sentence = signs.SENTENCES[number]
         if name:
-            seen, by = self.known.pop(name, (0.0, None))
+            seen, by = self.known.pop(name, (signs.NEVER, None))
             self.known[name] = self.last, number
-            if by is not None and (by != number or sentence.repeated or not abs(self.last - seen) > 2):
+            if by is not None and (by != number or sentence.repeated or signs.apart(self.last, seen) <= 2):
                 return False
             if len(self.known) > 10_000:
                 self.known.popitem(last=False)

@@ -110,17 +110,21 @@ def side(when: Span | None, installed_at: float) -> str:
     return "before" if latest < installed_at else "undated"
 
 
+def apart(one: Span, other: Span) -> float:
+    """Return how many seconds lie between two times at least; times written in one way are of one zone."""
+    if (
+        one[1] - one[0] == other[1] - other[0] < math.inf
+        or one[0] == other[0] == -math.inf
+        and NEVER not in (one, other)
+    ):
+        return abs(one[1] - other[1])
+    return max(0.0, one[0] - other[1], other[0] - one[1])
+
+
 # The name that `airflow standalone`, docker compose, honcho and foreman put before each line of a program.
 ANSI = rb"(?:\x1b|\\u001b|#033)\[[\d;]*m"
-PREFIX = (
-    rb"(?:"
-    + ANSI
-    + rb")*(?:\d\d:\d\d:\d\d )?([A-Za-z][\w.-]{1,60}?) *(?:"
-    + ANSI
-    + rb")* ?\| ?(?:"
-    + ANSI
-    + rb")*"
-)
+COLOURS = rb"(?:" + ANSI + rb")*"
+PREFIX = COLOURS + rb"(?:\d\d:\d\d:\d\d )?([A-Za-z][\w.-]{1,60}) *" + COLOURS + rb" ?\| ?" + COLOURS
 CLOCK = rb"(\d\d):(\d\d):(\d\d)"
 ZONE = rb"(?:[.,]\d+)? ?(Z|UTC|GMT|[+-]\d\d:?\d\d(?!\d))?"
 LEVELS = rb"trace|debug|info|notice|warn(?:ing)?|error|critical|fatal|timestamp|asctime|time|ts|date"
