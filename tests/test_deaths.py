@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_setproctitle_shim.diagnosis import deaths, signs
+from airflow_setproctitle_shim.diagnosis import deaths, log_file, signs
 from airflow_setproctitle_shim.diagnosis.finding import Finding
 
 DATA = Path(__file__).parent / "data"
@@ -29,23 +29,23 @@ DIED_AT = datetime.datetime(2025, 10, 5, 14, 49, 14, tzinfo=datetime.timezone.ut
 DAY = 86_400.0
 
 
-def read(*places: Path, installed_at: float = DIED_AT) -> deaths.Logs:
+def read(*places: Path, installed_at: float = DIED_AT) -> log_file.Logs:
     return deaths.read(places, installed_at, lambda _: None)
 
 
-def told(path: Path, text: str | bytes, installed_at: float = DIED_AT) -> deaths.Logs:
+def told(path: Path, text: str | bytes, installed_at: float = DIED_AT) -> log_file.Logs:
     """What a log with this text tells."""
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
     return read(path, installed_at=installed_at)
 
 
-def counts(logs: deaths.Logs) -> tuple[int, int, int]:
+def counts(logs: log_file.Logs) -> tuple[int, int, int]:
     """Deaths before and since the installation, and undated."""
     return logs.total("before"), logs.total("since"), logs.total("undated")
 
 
-def number(tallies: Sequence[deaths.Tally]) -> int:
-    return sum(tally.before + tally.since + tally.undated for tally in tallies)
+def number(tallies: Sequence[log_file.Tally]) -> int:
+    return sum(sum(tally.values()) for tally in tallies)
 
 
 @pytest.mark.parametrize("entry", ENTRIES, ids=[entry["source"] for entry in ENTRIES])
@@ -59,7 +59,7 @@ def test_a_death_counts_once_however_many_lines_tell_of_it_and_prose_does_not(
 
 def test_a_real_airflow_2_log_has_each_told_death_by_program() -> None:
     logs = read(DATA / "logs/airflow-2.10.5.log", installed_at=0)
-    assert {key: tally.since for key, tally in logs.deaths.items()} == {
+    assert {key: tally["since"] for key, tally in logs.deaths.items()} == {
         ("scheduler", "unknown"): 84,
         ("webserver", "unknown"): 690,
     }
@@ -280,7 +280,7 @@ def test_a_dump_after_its_parents_line_gives_that_death_its_cause(tmp_path: Path
         time="[2025-10-05 16:49:14 +0200]", file="/sp/gunicorn/util.py", function="_setproctitle"
     )
     logs = told(tmp_path / "a.log", text)
-    assert {key: tally.since for key, tally in logs.deaths.items() if tally.since} == {
+    assert {key: tally["since"] for key, tally in logs.deaths.items() if tally["since"]} == {
         ("scheduler", "setproctitle"): 1
     }
 
@@ -312,6 +312,11 @@ def test_what_was_read_and_what_was_not_is_told(tmp_path: Path) -> None:
     assert answer.read == logs.read
     assert answer.looked_at.startswith("read 3 logs, 0.0 MB, 2025-10-01 to 2025-10-05; 1 .gz not read")
     assert list(logs.deaths) == [("scheduler", "unknown")]
+
+
+def test_a_log_that_lies_in_two_places_is_read_once(tmp_path: Path) -> None:
+    (tmp_path / "a.log").write_text(LINE + "\n")
+    assert counts(read(tmp_path, tmp_path / "a.log", tmp_path)) == (0, 1, 0)
 
 
 @pytest.mark.parametrize("packed", [False, True])
@@ -364,7 +369,7 @@ def test_where_a_block_ends_changes_nothing(
     path = tmp_path_factory.getbasetemp() / "blocks.log"
     text = b"x" * 78 + b"\n"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(deaths, "BLOCK", 997)
+        patch.setattr(log_file, "BLOCK", 997)
         logs = told(path, text * 12 + b"y" * offset + b"\n" + entry["text"].encode() + b"\n" + text * 12)
     assert number([*logs.deaths.values()]) == entry["deaths"]
     assert number([*logs.refused.values()]) == entry.get("refused", 0)

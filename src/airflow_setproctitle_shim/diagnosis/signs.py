@@ -12,87 +12,39 @@ from importlib.resources import files
 from typing import NamedTuple
 
 
+def _table(name: str, columns: int) -> Iterator[list[str]]:
+    """Yield the columns of each line of a table that lies beside this module."""
+    for line in (files(__package__) / name).read_text("ascii").splitlines():
+        if not line.startswith("#"):
+            yield [column.strip() for column in line.split("::", columns - 1)]
+
+
 class Cause(NamedTuple):
-    """Something that kills a process, and what helps against it without changing a package."""
+    """Something that kills a process, and what helps against it; causes.txt says what is what."""
 
     name: str
-    native: str  # pattern of the lines "image symbol" of a crash report, and of the system's notes there
-    python: str  # pattern of "file function" in faulthandler's dump
     remedy: str
-    sources: tuple[str, ...] = ()
+    source: str
+    native: str
+    python: str
 
 
 SETPROCTITLE, OBJECTIVE_C, UNKNOWN = "setproctitle", "Objective-C +initialize", "unknown"
-CAUSES = (
-    Cause(
-        SETPROCTITLE,
-        r"(?m)^_setproctitle\.|\bdarwin_set_process_title\b|\b_LS(ApplicationCheckIn|SetApplicationInformationItem)",
-        r"\bsetproctitle(/|\\)__init__\.py |(^| )\w*(setproctitle|set_(mp_)?process_title|procline)$",
-        "",
-        ("dvarrazzo/py-setproctitle/issues/113",),
-    ),
-    Cause(
-        "_scproxy",
-        r"(?m)^_scproxy\.|\bSCDynamicStoreCopyProxies",
-        r" (proxy_bypass|getproxies)_macosx_sysconf$",
-        "export NO_PROXY='*'",
-        ("python/cpython/issues/58037",),
-    ),
-    Cause(
-        "libpq's GSS",
-        r"\b(krb5_init_context|gss_acquire_cred|pg_GSS_have_cred_cache)"
-        r"|\A(?![\s\S]*\bgetaddrinfo\b)[\s\S]*\bPQconnectPoll\b",
-        r"\bpsycopg2?(_c|_binary)?/.* (_?connect|connect_poll)$",
-        "export PGGSSENCMODE=disable",
-        ("ged/ruby-pg/issues/311",),
-    ),
-    Cause(
-        "DNS/Network/Security",
-        r"(?m)^(Security|Network|libnetwork\.dylib) |\bgetaddrinfo\b|\bnw_path_|\bSec(Trust|Keychain)",
-        r"\bsocket\.py (getaddrinfo|create_connection)$|\bssl\.py ",
-        "start the program's workers by spawn or exec where it lets you",
-        ("apache/airflow/issues/64874",),
-    ),
-    Cause(
-        OBJECTIVE_C,
-        r"performForkChildInitialize|objc_initializeAfterForkError|when fork\(\) was called",
-        r"(?!)",
-        "export OBJC_DISABLE_INITIALIZE_FORK_SAFETY=YES",
-        ("python/cpython/issues/77906",),
-    ),
-    Cause(UNKNOWN, "", "", "", ()),
-)
-# Functions that call setproctitle's C function themselves: nothing of it shows in Python's frames.
-CALLERS = re.compile(
-    r"/(gunicorn/(util|arbiter)\.py (_setproctitle|init_process)"
-    r"|airflow/executors/local_executor\.py (_run_worker|_execute_work\w*|run|start|execute_work\w*)"
-    r"|airflow/(dag_processing/(manager|processor)\.py (_run_processor_manager|_?run_file_processor"
-    r"|_handle_dag_file_processing)|task/task_runner/standard_task_runner\.py _start_by_fork"
-    r"|utils/serve_logs(/core)?\.py serve_logs|(www|api_internal|api_fastapi)/gunicorn_config\.py \w+"
-    r"|cli/commands/api_server_command\.py \w+|executors/base_executor\.py \w+"
-    r"|providers/celery/executors/celery_executor\w*\.py \w*fork\w*|sdk/execution_time/task_runner\.py startup)"
-    r"|distributed/proctitle\.py \w+|xdist/remote\.py \w+|granian/server/\w+\.py \w+)$"
-)
-
-
-def cause_named(name: str) -> Cause:
-    return next(cause for cause in CAUSES if cause.name == name)
+*_CAUSES, CALLERS = (Cause(*row) for row in _table("causes.txt", 5))
+CAUSES = {cause.name: cause for cause in _CAUSES}
 
 
 def cause_of_crash(text: str) -> Cause:
     """Return the cause that a crash report's lines "image symbol" and the system's notes tell."""
-    return next(cause for cause in CAUSES if re.search(cause.native, text))
+    return next(cause for cause in _CAUSES if re.search(cause.native, text))
 
 
-def cause_of(frames: list[str]) -> Cause:
-    """Return the cause that the innermost of a dump's frames ("file function") tell."""
-    for number, frame in enumerate(frames):
-        if number == 0 and CALLERS.search(frame):
-            return CAUSES[0]
-        for cause in CAUSES[:-1]:
-            if re.search(cause.python, frame):
-                return cause
-    return CAUSES[-1]
+def cause_of_dump(frames: list[str]) -> str:
+    """Return the name of the cause that a dump's frames ("file function", innermost first) tell."""
+    if frames and re.search(CALLERS.python, frames[0]):
+        return SETPROCTITLE
+    known = (c.name for frame in frames for c in _CAUSES if c.name != UNKNOWN and re.search(c.python, frame))
+    return next(known, UNKNOWN)
 
 
 class Sentence(NamedTuple):
@@ -112,18 +64,13 @@ PARTS = {
 }
 
 
-def _sentences() -> Iterator[Sentence]:
-    for line in (files(__package__) / "sentences.txt").read_text("ascii").splitlines():
-        if not line.startswith("#"):
-            family, words, pattern = map(str.strip, line.split("::", 2))
-            for name, part in PARTS.items():
-                pattern = pattern.replace(name, part)
-            yield Sentence(
-                family.rstrip("+"), words.encode(), re.compile(pattern.encode()), family.endswith("+")
-            )
+def _sentence(family: str, words: str, pattern: str) -> Sentence:
+    for name, part in PARTS.items():
+        pattern = pattern.replace(name, part)
+    return Sentence(family.rstrip("+"), words.encode(), re.compile(pattern.encode()), family.endswith("+"))
 
 
-SENTENCES = tuple(_sentences())
+SENTENCES = tuple(_sentence(*row) for row in _table("sentences.txt", 3))
 # Each line that has one of the sentences has one of these, and hardly any other line has.
 NEEDLES = (
     b"SEGV",
@@ -163,17 +110,21 @@ def side(when: Span | None, installed_at: float) -> str:
     return "before" if latest < installed_at else "undated"
 
 
+def apart(one: Span, other: Span) -> float:
+    """Return how many seconds lie between two times at least; times written in one way are of one zone."""
+    if (
+        one[1] - one[0] == other[1] - other[0] < math.inf
+        or one[0] == other[0] == -math.inf
+        and NEVER not in (one, other)
+    ):
+        return abs(one[1] - other[1])
+    return max(0.0, one[0] - other[1], other[0] - one[1])
+
+
 # The name that `airflow standalone`, docker compose, honcho and foreman put before each line of a program.
 ANSI = rb"(?:\x1b|\\u001b|#033)\[[\d;]*m"
-PREFIX = (
-    rb"(?:"
-    + ANSI
-    + rb")*(?:\d\d:\d\d:\d\d )?([A-Za-z][\w.-]{1,60}?) *(?:"
-    + ANSI
-    + rb")* ?\| ?(?:"
-    + ANSI
-    + rb")*"
-)
+COLOURS = rb"(?:" + ANSI + rb")*"
+PREFIX = COLOURS + rb"(?:\d\d:\d\d:\d\d )?([A-Za-z][\w.-]{1,60}) *" + COLOURS + rb" ?\| ?" + COLOURS
 CLOCK = rb"(\d\d):(\d\d):(\d\d)"
 ZONE = rb"(?:[.,]\d+)? ?(Z|UTC|GMT|[+-]\d\d:?\d\d(?!\d))?"
 LEVELS = rb"trace|debug|info|notice|warn(?:ing)?|error|critical|fatal|timestamp|asctime|time|ts|date"
