@@ -319,8 +319,8 @@ def server() -> Iterator[Any]:
         ((200, json.dumps(WELL).encode()), None),
         ((200, json.dumps(ILL).encode()), "says that scheduler is unhealthy"),
         ((503, json.dumps(WELL).encode()), "answered with status 503"),
-        ((200, b"<html>"), "gave an answer that is not Airflow's"),
-        ((200, b"[1]"), "gave an answer that is not Airflow's"),
+        ((200, b"<html>"), "gave no answer of Airflow's"),
+        ((200, b"[1]"), "gave no answer of Airflow's"),
     ],
 )
 def test_the_health_page_of_a_running_airflow_is_judged(
@@ -336,9 +336,9 @@ def test_the_health_page_of_a_running_airflow_is_judged(
     distribution(site, "apache-airflow", {}, version)
     monkeypatch.setenv(variable, f"{server.url}/")
     server.answers[page] = answer
-    assert [finding.evidence for finding in findings("health")] == (
-        [f"{server.url}{page} {evidence}"] if evidence else []
-    )
+    told = [finding.evidence for finding in findings("health")]
+    assert len(told) == bool(evidence)
+    assert all(text.startswith(f"{server.url}{page} {evidence}") for text in told)
 
 
 def test_a_server_that_gives_no_answer_is_a_finding(
@@ -393,9 +393,9 @@ def test_without_airflow_nobody_is_asked(monkeypatch: pytest.MonkeyPatch) -> Non
     [
         ("3.0.2", {}, "http://localhost:8080/api/v2/monitor/health could not be asked"),
         ("2.10.5", {"WEBSERVER__BASE_URL": "http://x/y"}, "http://x/y/health could not be asked"),
-        ("3.0.2", {"API__BASE_URL": "localhost:8080"}, "no page: base_url is no URL, in localhost:8080"),
-        ("3.0.2", {"API__BASE_URL": "http://[::1"}, "no page: base_url is no URL, in http://[::1"),
-        ("3.0.2", {"API__BASE_URL": "http://x:many"}, "no page: base_url is no URL, in http://x:many"),
+        ("3.0.2", {"API__BASE_URL": "localhost:8080"}, "localhost:8080/api/v2/monitor/health"),
+        ("3.0.2", {"API__BASE_URL": "http://[::1"}, "http://[::1/api/v2/monitor/health"),
+        ("3.0.2", {"API__BASE_URL": "http://x:many"}, "http://x:many/api/v2/monitor/health"),
         ("1.10.15", {}, "no page is known of the Airflow installed here: 1.10.15"),
     ],
 )

@@ -12,8 +12,9 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from . import metadata
-from .deaths import Logs, looked_at
+from .deaths import looked_at
 from .finding import Answer, Finding
+from .log_file import Logs
 from .state import COMMAND
 
 PATIENCE = 5.0  # seconds for the whole of an answer
@@ -77,33 +78,27 @@ def _ask(url: str) -> Answer:
     try:
         parts = urlsplit(url)
         kind = {"http": http.client.HTTPConnection, "https": http.client.HTTPSConnection}[parts.scheme]
-        connection = kind(parts.netloc, timeout=PATIENCE + 1)
-    except Exception:  # noqa: BLE001
-        return Answer(f"no page: base_url is no URL, in {url}")
-    try:
-        with contextlib.closing(connection):
+        with contextlib.closing(kind(parts.netloc, timeout=PATIENCE + 1)) as connection:
             connection.request("GET", parts.path)
             response = connection.getresponse()
             page = json.loads(response.read(2**16))
         sick = [name for name, part in page.items() if part["status"] == "unhealthy"]
     except OSError as error:
         return Answer(f"{url} could not be asked, so Airflow does not run there ({error})")
-    except Exception:  # noqa: BLE001  # neither HTTP nor a body need be what they should be
-        return _sick(url, "gave an answer that is not Airflow's")
+    except Exception as error:  # noqa: BLE001  # no address, answer or body need be what it should be
+        return _sick(url, f"gave no answer of Airflow's ({type(error).__name__}: {error})")
     if sick:
         return _sick(url, f"says that {' and '.join(sick)} is unhealthy")
     return (
-        Answer(f"{url}: healthy")
-        if response.status == 200
-        else _sick(url, f"answered with status {response.status}")
+        _sick(url, f"answered with status {response.status}")
+        if response.status != 200
+        else Answer(f"{url}: healthy")
     )
 
 
 def execution_api(logs: Logs) -> Answer:
     """Return whether the execution API refused workers, and where the secret is set that they must share."""
-    if not (
-        count := sum(refused.before + refused.since + refused.undated for refused in logs.refused.values())
-    ):
+    if not (count := sum(sum(refused.values()) for refused in logs.refused.values())):
         return Answer(looked_at(logs))
     values = setting("api_auth", "jwt_secret")
     places = [*values, *setting("api_auth", "jwt_secret_cmd"), *setting("api_auth", "jwt_secret_secret")]

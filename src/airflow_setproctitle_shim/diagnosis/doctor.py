@@ -11,6 +11,7 @@ from pathlib import Path
 from .. import OFF, VARIABLE, setting
 from . import airflow_server, crash_reports, deaths, packages, state
 from .finding import Answer, Finding
+from .log_file import Logs
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,7 @@ class Facts:
     crash_reports_at: Path | None
 
     @functools.cached_property
-    def logs(self) -> deaths.Logs:
+    def logs(self) -> Logs:
         places = [self.logs_at] if self.logs_at else airflow_server.default_logs()
         return deaths.read(places, state.installed_at(), lambda _: None)
 
