@@ -33,9 +33,10 @@ def test_forked_children_die_without_the_shim_and_none_does_with_it(threads: int
     assert (on.ends, on.served) == ({"ok": 25}, True)
 
 
-def test_the_fork_servers_children_die_too() -> None:
+def test_the_fork_servers_children_die_too(capfd: pytest.CaptureFixture[str]) -> None:
     off, on = probe.probe(3, **settings(method="forkserver"))
     assert (off.ends, on.ends) == ({"SIGSEGV": 3}, {"ok": 3})
+    assert capfd.readouterr() == ("", "")
 
 
 NEEDS_3_10 = pytest.mark.skipif(sys.version_info < (3, 10), reason="processtitle needs Python 3.10")

@@ -109,7 +109,10 @@ def _interpreter(environ: dict[str, str]) -> Iterator[subprocess.Popen[str]]:
     """Start the interpreter that forks the children, and leave no process of its session behind. It ends itself and
     its children once its standard input ends, which it does however this process ends."""
     theirs, ours = os.pipe()
-    command, root = [sys.executable, "-m", f"{__package__}.probe_child"], os.path.abspath(os.sep)
+    command, root = (
+        [sys.executable, "-W", "ignore", "-m", f"{__package__}.probe_child"],
+        os.path.abspath(os.sep),
+    )
     process = subprocess.Popen(  # in a session of its own: Ctrl-C reaches this process only
         command,
         env=environ,
