@@ -257,11 +257,14 @@ def test_however_the_probe_ends_no_process_and_no_file_is_left(
 def test_an_interpreter_that_hangs_before_it_forks_is_ended_with_the_probe(
     module: Path, end: signal.Signals
 ) -> None:
-    module.write_text("import time\ntime.sleep(600)\n")
+    module.write_text(
+        "import pathlib, time\npathlib.Path(__file__).with_name('hangs').touch()\ntime.sleep(600)\n"
+    )
     code = f"import sys; sys.platform = 'darwin'; from {SHIM}.diagnosis.cli import main; sys.exit(main())"
     environ = {**os.environ, "PYTHONPATH": str(module.parent), SWITCH: ""}
     with psutil.Popen([sys.executable, "-c", code, "probe"], env=environ, stderr=subprocess.PIPE) as probing:
-        [started] = wait_for("the interpreter", probing.children, 60)
+        wait_for("the import", module.with_name("hangs").exists, 60)
+        [started] = probing.children()
         probing.send_signal(end)
         assert probing.wait(60) == 130
     assert not started.is_running() or started.status() == psutil.STATUS_ZOMBIE
