@@ -89,11 +89,9 @@ def _ask(url: str) -> Answer:
         return _sick(url, f"gave no answer of Airflow's ({type(error).__name__}: {error})")
     if sick:
         return _sick(url, f"says that {' and '.join(sick)} is unhealthy")
-    return (
-        _sick(url, f"answered with status {response.status}")
-        if response.status != 200
-        else Answer(f"{url}: healthy")
-    )
+    if response.status != 200:
+        return _sick(url, f"answered with status {response.status}")
+    return Answer(f"{url}: healthy")
 
 
 def execution_api(logs: Logs) -> Answer:
@@ -108,9 +106,7 @@ def execution_api(logs: Logs) -> Answer:
     elif len(set(values.values())) > 1:
         state = f"differs between {' and '.join(values)}"
     evidence = f"{count} answer{'s' * (count != 1)} 401 of the execution API to workers; [api_auth] jwt_secret {state}"
-    remedy = (
-        "export AIRFLOW__API_AUTH__JWT_SECRET=... with one value for all components; compare their clocks"
-    )
+    remedy = "export AIRFLOW__API_AUTH__JWT_SECRET=... with one value for all components; compare clocks"
     sources = tuple(f"apache/airflow/issues/{issue}" for issue in (49871, 51235, 47873))
     details = tuple(f"{program}: first at {refused.first}" for program, refused in logs.refused.items())
     return Answer(looked_at(logs), [Finding("warning", evidence, remedy, sources, details, {"count": count})])

@@ -88,16 +88,12 @@ def _parser() -> argparse.ArgumentParser:
     add["probe"]("-n", "--children", type=_whole, default=20, metavar="N", help="how many (default: 20)")
     add["probe"]("--timeout", type=_number, default=30.0, metavar="S", help=patience)
     add["probe"]("--method", choices=probe.METHODS, default="fork", help="how children start (default: fork)")
-    add["probe"](
-        "--threads", action="store_const", const=4, default=0, help="with four other threads running"
-    )
+    add["probe"]("--threads", action="store_const", const=4, default=0, help="with four other threads")
     add["probe"]("--titles", action="store_true", help="read the titles with ps (needs the extra `titles`)")
     add["probe"]("--simulate", action="store_true", help="use the stand-in for setproctitle, as off macOS")
     add["doctor"]("--logs", type=_path, metavar="PATH", help="where logs lie (default: in AIRFLOW_HOME)")
     add["doctor"]("--crash-reports", type=_path, metavar="PATH", help="where macOS's crash reports lie")
-    add["doctor"](
-        "--only", action="append", choices=doctor.CHECKS, metavar="NAME", help="this check; repeatable"
-    )
+    add["doctor"]("--only", action="append", choices=doctor.CHECKS, metavar="NAME", help="one; repeatable")
     add["doctor"]("--list", action="store_true", help="list the checks and stop")
     return parser
 

@@ -79,9 +79,8 @@ def _release(version: str) -> list[int]:
 def is_there() -> bool:
     """Return whether the native setproctitle is installed, files and all."""
     # Not importlib's find_spec(): while the shim is on, that finds the shim's module.
-    return bool(
-        metadata.version("setproctitle") and getattr(PathFinder.find_spec("setproctitle"), "origin", "")
-    )
+    spec = PathFinder.find_spec("setproctitle")
+    return bool(metadata.version("setproctitle") and spec and spec.origin)
 
 
 def used_by(packages: Sequence[Package]) -> Answer:
@@ -93,9 +92,8 @@ def used_by(packages: Sequence[Package]) -> Answer:
     if not found:
         evidence = "nothing installed here uses setproctitle: is this the environment your workers run in?"
         remedy = "run this with the Python that runs your workers"
-        if (
-            is_active() or sys.platform == "darwin"
-        ) and not is_there():  # else it may be for the user's own code
+        # Where it is installed all the same, it may be for the user's own code.
+        if not is_there() and (is_active() or sys.platform == "darwin"):
             severity = "warning"
     elif CALLS not in found.values():
         evidence = f"nothing installed here calls setproctitle on macOS: {told}"
@@ -112,16 +110,11 @@ def edited(packages: Sequence[Package]) -> Answer:
     answer, number = Answer(""), 0
     for name, version, _, dist in packages:
         record = metadata.recorded(dist) if name.startswith("apache-airflow") else {}
-        files = {
-            Path(str(dist.locate_file(file))): digest
-            for file, digest in record.items()
-            if file.endswith(".py")
-        }
-        changed = [
-            path for path, digest in files.items() if path.is_file() and not metadata.is_intact(path, digest)
-        ]
+        files = [(Path(str(dist.locate_file(file))), record[file]) for file in record if file.endswith(".py")]
         number += len(files)
-        if changed:
+        if changed := [
+            path for path, digest in files if path.is_file() and not metadata.is_intact(path, digest)
+        ]:
             evidence = f"{len(changed)} file{'s' * (len(changed) > 1)} of {name} {version}, edited by hand"
             if patched := sum(bool(PATCH.search(metadata.read(path))) for path in changed):
                 evidence += f"; {patched} to make setproctitle optional, which the shim makes needless"

@@ -64,10 +64,7 @@ def probe(
 def verdict(off: Run, on: Run) -> tuple[bool, str]:
     """Return whether the shim is on and every child lived, and what the two runs show."""
     if odd := sum(run.children - run.lost - run.ends.get("ok", 0) for run in (off, on)):
-        return (
-            False,
-            f"The probe failed: {odd} ended neither well nor by a signal, which is not the shim's business.",
-        )
+        return False, f"The probe failed: {odd} ended neither well nor by a signal, so not by setproctitle."
     if not on.served:
         return False, f"The shim is not on here. See why: {COMMAND} status"
     if on.lost:
@@ -95,13 +92,8 @@ def run(setting: str, children: int, settings: dict[str, Any]) -> Run:
     if process.returncode:
         raise ProbeError("the interpreter that forks the children failed; what it said stands above")
     *listing, result = output.splitlines()
-    return Run(
-        setting,
-        children,
-        startup_file=bool(file) or not settings["simulate"],
-        listing=listing,
-        **json.loads(result),
-    )
+    tested = bool(file) or not settings["simulate"]
+    return Run(setting, children, startup_file=tested, listing=listing, **json.loads(result))
 
 
 @contextlib.contextmanager
@@ -109,19 +101,10 @@ def _interpreter(environ: dict[str, str]) -> Iterator[subprocess.Popen[str]]:
     """Start the interpreter that forks the children, and leave no process of its session behind. It ends itself and
     its children once its standard input ends, which it does however this process ends."""
     theirs, ours = os.pipe()
-    command, root = (
-        [sys.executable, "-W", "ignore", "-m", f"{__package__}.probe_child"],
-        os.path.abspath(os.sep),
-    )
-    process = subprocess.Popen(  # in a session of its own: Ctrl-C reaches this process only
-        command,
-        env=environ,
-        cwd=root,
-        stdin=theirs,
-        stdout=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+    command = [sys.executable, "-W", "ignore", "-m", f"{__package__}.probe_child"]
+    # In a session of its own: Ctrl-C reaches this process only.
+    where: dict[str, Any] = {"env": environ, "cwd": os.path.abspath(os.sep), "start_new_session": True}
+    process = subprocess.Popen(command, stdin=theirs, stdout=subprocess.PIPE, text=True, **where)
     os.close(theirs)
     with process:
         try:

@@ -28,11 +28,7 @@ COMMAND = f"{PYTHON} -m {PACKAGE}"
 
 def install(arguments: str) -> str:
     """Return the command that installs into this environment, which may have been made by uv and have no pip."""
-    return (
-        f"{PYTHON} -m pip install {arguments}"
-        if spec("pip")
-        else f"uv pip install --python {PYTHON} {arguments}"
-    )
+    return f"{f'{PYTHON} -m pip install' if spec('pip') else f'uv pip install --python {PYTHON}'} {arguments}"
 
 
 def reinstall(requirement: str = DISTRIBUTION) -> str:
@@ -50,10 +46,11 @@ def sitecustomize(directory: Path) -> str:
 
 def unhide(path: Path) -> str:
     """Return what makes the file visible, and what lasts: a sitecustomize.py is imported though it is hidden."""
-    lasting = (
-        "" if PathFinder.find_spec("sitecustomize") else sitecustomize(path.parent)
-    )  # Another may come first.
-    return f"chflags -R nohidden {shlex.quote(sys.prefix)}" + f"  # or, for good: {lasting}" * bool(lasting)
+    first = PathFinder.find_spec("sitecustomize") is None  # Another one would come before it.
+    return (
+        f"chflags -R nohidden {shlex.quote(sys.prefix)}"
+        + first * f"  # or, for good: {sitecustomize(path.parent)}"
+    )
 
 
 def is_hidden(path: Path) -> bool:
@@ -155,17 +152,17 @@ def facts() -> dict[str, str]:
     version, shown = metadata.version("setproctitle"), metadata.version("processtitle")
     unsafe = [int(number) for number in re.findall(r"\d+", version)[:2]] >= [1, 3]  # py-setproctitle #113
     by = f"shown in ps by processtitle {shown}" if shown else "not shown, as processtitle is not installed"
+    native = (
+        f"{version} ({'crashes after fork' if unsafe else 'safe'} on macOS)" if version else "not installed"
+    )
+    state = ", ".join(flaw[1] for flaw in flaws) or "in order"
     return {
         "platform": sys.platform,
         "variable": f"{VARIABLE} is {os.environ.get(VARIABLE, 'not set')}",
         "python": f"{sys.version.split()[0]}  {sys.executable}",
-        "startup file": f"{path}: {', '.join(flaw[1] for flaw in flaws) or 'in order'}"
-        if path
-        else "not installed",
+        "startup file": f"{path}: {state}" if path else "not installed",
         "finder": f"before it: {', '.join(before) or 'none'}" if is_active() else "not on sys.meta_path",
-        "setproctitle": version
-        and f"{version} ({'crashes after fork' if unsafe else 'safe'} on macOS)"
-        or "not installed",
+        "setproctitle": native,
         "titles": by if setting() == "titles" else f"remembered, not shown; {VARIABLE}=titles shows them",
         "import runs": origin_of_setproctitle() or "nothing: setproctitle cannot be imported",
     }
