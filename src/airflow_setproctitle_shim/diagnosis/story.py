@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
+from collections import deque
 
 from . import signs
 
@@ -22,10 +22,11 @@ class Story:
         self.begin()
 
     def begin(self) -> None:
-        self.known: OrderedDict[bytes, tuple[signs.Span, int | None]] = OrderedDict()
+        self.known: dict[bytes, tuple[signs.Span, int]] = {}
+        self.before: dict[bytes, tuple[signs.Span, int]] = {}  # what was known before `known` was full
         self.told: dict[tuple[str, int], int] = {}
         self.families: dict[str, int] = {}
-        self.deaths = 0
+        self.dumps = self.others = 0
         # Of deaths without a cause: program and side.
         self.unexplained: deque[tuple[str, str]] = deque(maxlen=1000)
 
@@ -35,19 +36,19 @@ class Story:
             if signs.apart(time, self.last) > BURST:
                 self.begin()
             self.last = time
-        sentence = signs.SENTENCES[number]
+        family = signs.SENTENCES[number].family
         if name:
-            seen, by = self.known.pop(name, (signs.NEVER, None))
+            seen = self.known.get(name) or self.before.get(name)
             self.known[name] = self.last, number
-            if by is not None and (by != number or sentence.repeated or signs.apart(self.last, seen) <= 2):
+            repeated = signs.SENTENCES[number].repeated
+            if seen and (seen[1] != number or repeated or signs.apart(self.last, seen[0]) <= 2):
                 return False
             if len(self.known) > 10_000:
-                self.known.popitem(last=False)
+                self.known, self.before = {}, self.known
             number = -1 if name.isdigit() else -2  # One process, one job: the wording does not matter.
-        key = sentence.family, number
-        self.told[key] = self.told.get(key, 0) + 1
-        self.families[sentence.family] = max(self.families.get(sentence.family, 0), self.told[key])
-        dumps = self.families.get(signs.DUMP, 0)
-        deaths = max(dumps, sum(self.families.values()) - dumps)
-        new, self.deaths = deaths > self.deaths, deaths
-        return new
+        told = self.told[family, number] = self.told.get((family, number), 0) + 1
+        if told <= self.families.get(family, 0):
+            return False
+        self.families[family] = told
+        self.dumps, self.others = self.dumps + (family == signs.DUMP), self.others + (family != signs.DUMP)
+        return self.dumps > self.others if family == signs.DUMP else self.others > self.dumps
