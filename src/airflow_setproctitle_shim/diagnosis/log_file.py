@@ -23,6 +23,7 @@ AHEAD, FRAMES = 2**16, 8  # bytes and frames of a dump that are looked at
 NEWLINE = b"\n"
 ANSI, PREFIX = re.compile(signs.ANSI), re.compile(signs.PREFIX)
 SEARCHES = [(number, its.words, its.pattern.search) for number, its in enumerate(signs.SENTENCES)]
+NUMBER, ALONE = b"139", re.compile(rb"(?<![\w.-])139(?!\w)")  # hardly any line has it alone
 FRAME = re.compile(rb'File \\*"([^"]+?)\\*", line \d+,? in ([^\s"\\]+)')
 DUMP_ENDS = re.compile(rb"Extension modules:|Fatal Python error:|most recent call first")
 AIRFLOW_3 = re.compile(
@@ -216,6 +217,8 @@ def _candidates(block: bytes) -> list[tuple[int, int]]:
         place = block.find(needle)
         while place >= 0:
             begin, stop = block.rfind(NEWLINE, 0, place) + 1, block.find(NEWLINE, place)
-            lines[begin] = stop = stop if stop >= 0 else len(block)
+            stop = stop if stop >= 0 else len(block)
+            if needle != NUMBER or ALONE.search(block, begin, stop):
+                lines[begin] = stop
             place = block.find(needle, stop)
     return sorted(lines.items())
