@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 import re
-from collections import Counter, OrderedDict, deque
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,15 +13,17 @@ from typing import Any, BinaryIO
 
 from . import signs
 from .finding import Read
+from .story import Story
 
 BLOCK, LINE = 2**20, 2**16  # A block is read to the end of its last line, if that is not far.
 OVERLAP = 2**10  # of a longer line's parts, longer than any sentence
 CHUNK = 2**16  # read at a time when a time is looked for in what was read before
 SAMPLE = 2**22  # bytes of a file that may show its zone
 AHEAD, FRAMES = 2**16, 8  # bytes and frames of a dump that are looked at
-BURST = 60.0  # seconds between two lines that do not tell of one death
 NEWLINE = b"\n"
 ANSI, PREFIX = re.compile(signs.ANSI), re.compile(signs.PREFIX)
+SEARCHES = [(number, its.words, its.pattern.search) for number, its in enumerate(signs.SENTENCES)]
+NUMBER, ALONE = b"139", re.compile(rb"(?<![\w.-])139(?!\w)")  # hardly any line has it alone
 FRAME = re.compile(rb'File \\*"([^"]+?)\\*", line \d+,? in ([^\s"\\]+)')
 DUMP_ENDS = re.compile(rb"Extension modules:|Fatal Python error:|most recent call first")
 AIRFLOW_3 = re.compile(
@@ -49,50 +51,6 @@ class Logs:
 
     def total(self, side: str) -> int:
         return sum(tally[side] for tally in self.deaths.values())
-
-
-class Story:
-    """The deaths that a program's lines in one file tell of, each counted once.
-
-    Lines tell of one death if they name the same process or job. Of those that name none, the first of
-    one wording and the first of another wording of the same family tell of the first death, and so on;
-    a dump goes with any family. What is more than a minute later is another story (`BURST`).
-    """
-
-    def __init__(self) -> None:
-        self.last = signs.NEVER
-        self.begin()
-
-    def begin(self) -> None:
-        self.known: OrderedDict[bytes, tuple[signs.Span, int | None]] = OrderedDict()
-        self.told: dict[tuple[str, int], int] = {}
-        self.families: dict[str, int] = {}
-        self.deaths = 0
-        # Of deaths without a cause: program and side.
-        self.unexplained: deque[tuple[str, str]] = deque(maxlen=1000)
-
-    def is_new(self, number: int, name: bytes, time: signs.Span) -> bool:
-        """Return whether a sentence (its number, the process or job it names, its time) tells of another death."""
-        if time != signs.NEVER:
-            if signs.apart(time, self.last) > BURST:
-                self.begin()
-            self.last = time
-        sentence = signs.SENTENCES[number]
-        if name:
-            seen, by = self.known.pop(name, (signs.NEVER, None))
-            self.known[name] = self.last, number
-            if by is not None and (by != number or sentence.repeated or signs.apart(self.last, seen) <= 2):
-                return False
-            if len(self.known) > 10_000:
-                self.known.popitem(last=False)
-            number = -1 if name.isdigit() else -2  # One process, one job: the wording does not matter.
-        key = sentence.family, number
-        self.told[key] = self.told.get(key, 0) + 1
-        self.families[sentence.family] = max(self.families.get(sentence.family, 0), self.told[key])
-        dumps = self.families.get(signs.DUMP, 0)
-        deaths = max(dumps, sum(self.families.values()) - dumps)
-        new, self.deaths = deaths > self.deaths, deaths
-        return new
 
 
 class LogFile:
@@ -146,29 +104,28 @@ class LogFile:
         text = line[prefix.end() :] if prefix else line
         if b"\x1b" in text or b"u001b" in text or b"#033" in text:
             text = ANSI.sub(b"", text)
-        for number, sentence in enumerate(signs.SENTENCES):
-            found = sentence.pattern.search(text) if sentence.words in text else None
-            if found:
+        for number, words, search in SEARCHES:
+            if words in text and (found := search(text)):
                 when = self._when(begin, text, continued)
                 while found and found.start() < len(text) - max(0, stop - end):
                     if not continued or found.start():
                         self._tell(number, found, prefix[1] if prefix else b"", when, begin, stop)
-                    found = sentence.pattern.search(text, found.end())
+                    found = search(text, found.end())
                 return
 
     def _tell(
         self, number: int, found: re.Match[bytes], prefix: bytes, when: signs.Span, begin: int, stop: int
     ) -> None:
         """Count a death or a refusal, if it is another one than those that were told of."""
-        sentence, groups, text = signs.SENTENCES[number], found.groupdict(), found.string
+        sentence, groups, text = signs.SENTENCES[number], found.re.groupindex, found.string
         if sentence.family == signs.GENERAL and (
             signs.NO_NEWS.search(text, max(0, found.start() - 150), found.start())
             or signs.EXPLAINED.match(text, found.end())
         ):
             return
-        pid = found if groups.get("pid") else signs.PID.search(text)
-        name = b"job " + groups["job"] if groups.get("job") else pid["pid"] if pid else b""
-        who = groups.get("who") or prefix
+        pid = found if "pid" in groups and found["pid"] else signs.PID.search(text)
+        name = b"job " + found["job"] if "job" in groups else pid["pid"] if pid else b""
+        who = found["who"] or prefix if "who" in groups else prefix
         program, side = who.decode() or self.program, signs.side(when, self.logs.installed_at)
         refused = sentence.family == signs.REFUSED
         key = b" " if refused else who if sentence.family == signs.DOCKER else prefix
@@ -260,6 +217,8 @@ def _candidates(block: bytes) -> list[tuple[int, int]]:
         place = block.find(needle)
         while place >= 0:
             begin, stop = block.rfind(NEWLINE, 0, place) + 1, block.find(NEWLINE, place)
-            lines[begin] = stop = stop if stop >= 0 else len(block)
+            stop = stop if stop >= 0 else len(block)
+            if needle != NUMBER or ALONE.search(block, begin, stop):
+                lines[begin] = stop
             place = block.find(needle, stop)
     return sorted(lines.items())

@@ -144,28 +144,29 @@ EAST, WEST = 14 * 3600.0, 12 * 3600.0  # of all zones, in seconds
 
 def moment(written: re.Match[bytes]) -> Span | None:
     """Return what a match of DATED can mean, None if there is no such day."""
-    parts = written.groups(b"")
-    iso, access, syslog = parts[2:9], parts[10:17], parts[18:24]
+    zone: bytes | None = None
     if written["iso"]:
-        year, month, day, *clock, zone = iso
+        year, month, day, hour, minute, second, zone = written.group(3, 4, 5, 6, 7, 8, 9)
     elif written["access"]:
-        day, month, year, *clock, zone = access
+        day, month, year, hour, minute, second, zone = written.group(11, 12, 13, 14, 15, 16, 17)
     else:
-        month, day, *clock, year = syslog
-        zone = b""
+        month, day, hour, minute, second, year = written.group(19, 20, 21, 22, 23, 24)
     midnight = _midnight(year, month, day)
-    hour, minute, second = map(int, clock)
-    if midnight is None or hour > 23 or minute > 59 or second > 60:
+    if midnight is None or hour > b"23" or minute > b"59" or second > b"60":
         return None
-    at = midnight + 3600.0 * hour + 60 * minute + second
+    at = midnight + 3600.0 * int(hour) + 60 * int(minute) + int(second)
     if not year:  # It is of this year or of any before.
         return -math.inf, at + WEST
-    if zone:
-        digits = zone.replace(b":", b"").lstrip(b"ZUTCGM") or b"+0000"
-        offset = 3600 * int(digits[:3]) + 60 * int(digits[:1] + digits[3:])
-        if -WEST <= offset <= EAST:
-            return at - offset, at - offset
-    return at - EAST, at + WEST
+    offset = _offset(zone) if zone else None
+    return (at - EAST, at + WEST) if offset is None else (at - offset, at - offset)
+
+
+@functools.lru_cache(maxsize=64)
+def _offset(zone: bytes) -> int | None:
+    """Return a zone's offset from UTC in seconds, None if there is no such zone."""
+    digits = zone.replace(b":", b"").lstrip(b"ZUTCGM") or b"+0000"
+    offset = 3600 * int(digits[:3]) + 60 * int(digits[:1] + digits[3:])
+    return offset if -WEST <= offset <= EAST else None
 
 
 def shape(written: re.Match[bytes]) -> bytes:
@@ -205,7 +206,7 @@ def zones(text: bytes) -> dict[bytes, float]:
 
 
 @functools.lru_cache(maxsize=64)
-def _midnight(year: bytes, month: bytes, day: bytes) -> float | None:
+def _midnight(year: bytes | None, month: bytes, day: bytes) -> float | None:
     """Return the start of a day of UTC; of one without a year the last that was."""
     today = datetime.datetime.now(UTC)
     try:
