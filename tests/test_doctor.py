@@ -222,7 +222,7 @@ def test_an_airflow_patched_by_the_old_recipe_is_recognised_and_mended_by_what_t
     text = " ".join(" ".join(head).split())
     assert "2 files of apache-airflow-core 3.0.2, edited by hand; 2 to make setproctitle optional" in text
     assert "setproctitle is not installed, though apache-airflow-core 3.0.2 requires it" in text
-    remedies = [line.partition("-> ")[2] for line in head if "-> " in line]
+    remedies = [line.partition("-> ")[2] for line in head if "--force-reinstall" in line]
     assert len(remedies) == 2
     for remedy in remedies:
         words = remedy.split()

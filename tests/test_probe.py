@@ -20,6 +20,15 @@ from airflow_setproctitle_shim.diagnosis import cli, probe
 
 SHIM = "airflow_setproctitle_shim"
 
+# The handler is set because a shell's background jobs ignore SIGINT.
+ON_MACOS = f"""
+import signal, sys
+sys.platform = "darwin"
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from {SHIM}.diagnosis.cli import main
+sys.exit(main())
+"""
+
 
 def settings(**changes: Any) -> dict[str, Any]:
     given = {"timeout": 30.0, "method": "fork", "threads": 0, "titles": False, "simulate": True}
@@ -235,9 +244,8 @@ def test_however_the_probe_ends_no_process_and_no_file_is_left(
     module.write_text(HANGS)
     scratch = tmp_path / "scratch"
     scratch.mkdir()
-    code = "import sys; sys.platform = 'darwin'; from airflow_setproctitle_shim.diagnosis.cli import main; sys.exit(main())"
     environ = {**os.environ, "PYTHONPATH": str(module.parent), "TMPDIR": str(scratch), SWITCH: ""}
-    command = [sys.executable, "-c", code, "probe", "-n", "3", "--method", method]
+    command = [sys.executable, "-c", ON_MACOS, "probe", "-n", "3", "--method", method]
     probing = psutil.Popen(command, env=environ, start_new_session=True, stderr=subprocess.PIPE)
     with probing:
         wait_for("three children", lambda: len(list(module.parent.glob("*.pid"))) == 3, 60)
@@ -260,9 +268,10 @@ def test_an_interpreter_that_hangs_before_it_forks_is_ended_with_the_probe(
     module.write_text(
         "import pathlib, time\npathlib.Path(__file__).with_name('hangs').touch()\ntime.sleep(600)\n"
     )
-    code = f"import sys; sys.platform = 'darwin'; from {SHIM}.diagnosis.cli import main; sys.exit(main())"
     environ = {**os.environ, "PYTHONPATH": str(module.parent), SWITCH: ""}
-    with psutil.Popen([sys.executable, "-c", code, "probe"], env=environ, stderr=subprocess.PIPE) as probing:
+    with psutil.Popen(
+        [sys.executable, "-c", ON_MACOS, "probe"], env=environ, stderr=subprocess.PIPE
+    ) as probing:
         wait_for("the import", module.with_name("hangs").exists, 60)
         [started] = probing.children()
         probing.send_signal(end)
