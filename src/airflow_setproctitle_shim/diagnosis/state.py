@@ -147,7 +147,7 @@ def installed_at() -> float:
 
 def facts() -> dict[str, str]:
     """Return what concerns the shim in this interpreter, in words."""
-    before = [name(it) for it in sys.meta_path[: sys.meta_path.index(finder)]] if is_active() else []
+    before = [name(it) for it in sys.meta_path[: sys.meta_path.index(finder)]] if is_active() else []  # type: ignore[arg-type]  # A ModuleSpec is an object.
     path, flaws = startup_file()
     version, shown = metadata.version("setproctitle"), metadata.version("processtitle")
     unsafe = [int(number) for number in re.findall(r"\d+", version)[:2]] >= [1, 3]  # py-setproctitle #113
