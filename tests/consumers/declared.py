@@ -202,13 +202,13 @@ def double(number):
     return 2 * number
 
 if __name__ == "__main__":
-    results = group(double.s(number) for number in range(100)).apply_async()
-    assert results.get(timeout=300) == [2 * number for number in range(100)]
+    results = group(double.s(number) for number in range(40)).apply_async()
+    assert results.get(timeout=300) == [2 * number for number in range(40)]
 """
 
 
 def celery(place: Place) -> None:
-    """100 tasks are answered by four processes, each replaced after ten tasks."""
+    """40 tasks are answered by four processes, each replaced after five tasks."""
     place.environ["BROKER"] = services.redis(place)
     place.write("work.py", CELERY)
     place.start(
@@ -219,7 +219,7 @@ def celery(place: Place) -> None:
         "-c",
         "4",
         "--max-tasks-per-child",
-        "10",
+        "5",
         "-P",
         "prefork",
         "-l",
@@ -323,17 +323,38 @@ GUARDED = (
 )
 EXEC = "its processes are started by exec, not by fork alone"
 
+GUNICORN_TITLES = ("gunicorn: master [wsgi:application]", "gunicorn: worker [wsgi:application]")
+AIRFLOW_3_TITLES = (
+    "airflow worker -- LocalExecutor",
+    "airflow api_server",
+    "gunicorn: master",
+    "gunicorn: worker",
+)
 # One environment for all that is run of it.
 AIRFLOW_2 = ["apache-airflow[postgres,celery,redis]==2.10.5"]
 
 CONSUMERS = [
     *(
-        Consumer("gunicorn", version, requirements, gunicorn(*options), symptom=WAS_SENT, slow=slow)
-        for version, requirements, options, slow in (
-            ("23.0.0 sync", ["gunicorn==23.0.0"], ["-k", "sync"], False),
-            ("23.0.0 gthread", ["gunicorn==23.0.0"], ["-k", "gthread", "--threads", "2"], False),
-            ("23.0.0 gevent", ["gunicorn==23.0.0", "gevent"], ["-k", "gevent"], True),
-            ("23.0.0 --preload", ["gunicorn==23.0.0"], ["--preload"], True),
+        Consumer(
+            "gunicorn",
+            version,
+            requirements,
+            gunicorn(*options),
+            symptom=WAS_SENT,
+            slow=slow,
+            titles=titles,
+        )
+        for version, requirements, options, slow, titles in (
+            ("23.0.0 sync", ["gunicorn==23.0.0"], ["-k", "sync"], False, GUNICORN_TITLES),
+            (
+                "23.0.0 gthread",
+                ["gunicorn==23.0.0"],
+                ["-k", "gthread", "--threads", "2"],
+                False,
+                GUNICORN_TITLES,
+            ),
+            ("23.0.0 gevent", ["gunicorn==23.0.0", "gevent"], ["-k", "gevent"], True, ()),
+            ("23.0.0 --preload", ["gunicorn==23.0.0"], ["--preload"], True, ()),
         )
     ),
     Consumer(
@@ -372,10 +393,11 @@ CONSUMERS = [
             SIGNAL_11,
             slow=slow,
             needs=["redis-server"],
+            titles=titles,
         )
-        for version, requirements, era, slow in (
-            ("newest", ["celery[redis]"], None, False),
-            ("5.3", ["celery[redis]==5.3.*"], "2024-03-01", True),
+        for version, requirements, era, slow, titles in (
+            ("newest", ["celery[redis]"], None, False, ("[celeryd: celery@",)),
+            ("5.3", ["celery[redis]==5.3.*"], "2024-03-01", True, ()),
         )
     ),
     Consumer(
@@ -411,6 +433,7 @@ CONSUMERS = [
         symptom=EXIT_CODE,
         enough=10,
         needs=["psql"],
+        titles=("airflow worker -- LocalExecutor",),
     ),
     Consumer(
         "Airflow, CeleryExecutor",
@@ -429,8 +452,9 @@ CONSUMERS = [
             airflow_3_standalone,
             exclude_newer=era,
             enough=10,
+            titles=titles,
         )
-        for version, era in (("3.0.2", "2025-07-15"), ("3.0.6", "2025-09-15"))
+        for version, era, titles in (("3.0.2", "2025-07-15", AIRFLOW_3_TITLES), ("3.0.6", "2025-09-15", ()))
     ),
     *(
         Consumer(

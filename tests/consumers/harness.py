@@ -49,7 +49,8 @@ class Consumer:
     Place.until() only, so that a run that keeps crashing is given up early. `symptom` is what users
     find in the log, b"" where the program logs nothing of a death. `before` says what happens without the shim: its processes "die";
     it "lives", for the reason `why`; or it is "guarded" upstream on macOS, which only a Mac can
-    show, as programs see the real platform once the startup files have run.
+    show, as programs see the real platform once the startup files have run. `titles` are beginnings
+    of titles that `ps` shows in titles mode when the work is done.
     """
 
     name: str
@@ -62,6 +63,7 @@ class Consumer:
     why: str = ""
     enough: int = 4  # deaths after which a run is given up
     needs: Sequence[str] = ()  # programs of the system
+    titles: Sequence[str] = ()
     slow: bool = True
     python: str | None = None  # a version; else the one that runs the tests
     environ: dict[str, str] = field(default_factory=dict)
@@ -73,13 +75,17 @@ class Consumer:
 
 @dataclass
 class Outcome:
-    """What one run of a consumer came to; `native` are the lines that the native code wrote."""
+    """What one run of a consumer came to.
+
+    `native` are the lines that the native code wrote, `ps` the processes that ran when the work was done.
+    """
 
     deaths: int
     done: bool
     seconds: float
     log: bytes
     native: list[str]
+    ps: list[str]
     failure: str = ""
 
 
@@ -146,6 +152,12 @@ class Place:
         """The lines that the native code has written so far."""
         return self.native_log.read_text().splitlines()
 
+    def ps(self) -> list[str]:
+        """How `ps` shows the processes that were started here and those that they started."""
+        sessions = ",".join(str(process.pid) for process in self.processes)
+        command = ["ps", "-ww", "-o", "args=", "-s", sessions]
+        return subprocess.run(command, capture_output=True, text=True, check=False).stdout.splitlines()
+
     def deaths(self) -> int:
         """How many processes have died by SIGSEGV so far."""
         if (
@@ -187,21 +199,26 @@ def run(consumer: Consumer, venv: Venv, directory: Path, shim: str, native: Nati
             consumer.work(place)
         except AssertionError as error:
             failure = f"{type(error).__name__}: {error}"
+        ps = place.ps()
     return Outcome(
         deaths=place.deaths(),
         done=not failure,
         seconds=time.monotonic() - started,
         log=place.log.read_bytes(),
         native=place.native(),
+        ps=ps,
         failure=failure,
     )
 
 
-def record(results: Path, consumer: Consumer, before: Outcome | None, after: Outcome) -> None:
-    """Put the consumer's line into the results file, from which the README's table is made."""
+def record(
+    results: Path, consumer: Consumer, before: Outcome | None, after: Outcome, native: NativeCode
+) -> None:
+    """Put the consumer's line into the results file, from which the table of consumers is made."""
     line = {
         "consumer": consumer.name,
         "version": consumer.version,
+        "native": native.name,
         "before": None if before is None else before.deaths,
         "after": after.deaths,
         "done": after.done,
