@@ -5,7 +5,6 @@ Arguments become short texts: a file's path in site-packages or the standard lib
 
 import json
 import os
-import pkgutil  # noqa: F401  # site imports it to read any .start file (PEP 829): not our doing
 import sys
 import sysconfig
 

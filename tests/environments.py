@@ -15,7 +15,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 STAND_IN = ROOT / "src/airflow_setproctitle_shim/stand_in"
 SWITCH = "AIRFLOW_SETPROCTITLE_SHIM"
-STARTUP_FILES = ("airflow_setproctitle_shim.pth", "airflow_setproctitle_shim.start")
+STARTUP_FILE = "airflow_setproctitle_shim.pth"
 UV = shutil.which("uv", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
 
 # Import lines run in name order, on every Python up to 3.17. The second file sorts directly behind ours,

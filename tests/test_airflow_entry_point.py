@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import re
+import sqlite3
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from consumers import harness
-from consumers.declared import CONSUMERS
-from environments import ROOT, STARTUP_FILES, Venv
+from consumers.declared import CONSUMERS, airflow
+from environments import ROOT, STARTUP_FILE, Venv
 
 # Airflow's settings import the entry point's module; only meanwhile is this macOS.
 MACOS_FOR_THE_ENTRY_POINT = """
@@ -47,14 +50,15 @@ print("SERVED", os.getpid(), importlib.util.find_spec("setproctitle").origin, *s
 LATE = re.compile(r"airflow-setproctitle-shim was switched on late.*")
 
 
-def without_startup_files(path: Path, wheel: Path, consumer: harness.Consumer) -> Venv:
-    """An environment with Airflow and the shim, whose startup files somebody removed."""
+def without_its_startup_file(path: Path, wheel: Path, consumer: harness.Consumer) -> Venv:
+    """An environment with Airflow and the shim, whose startup file somebody removed, on macOS."""
     venv = Venv.make(path)
     venv.install("--exclude-newer", str(consumer.exclude_newer), *consumer.requirements)
     venv.install("pip")  # as in environments not made by uv
     venv.install(str(wheel))
-    for name in STARTUP_FILES:
-        (venv.site_packages / name).unlink()
+    (venv.site_packages / STARTUP_FILE).unlink()
+    (venv.site_packages / "macos_for_the_entry_point.py").write_text(MACOS_FOR_THE_ENTRY_POINT)
+    (venv.site_packages / "macos_for_the_entry_point.pth").write_text("import macos_for_the_entry_point\n")
     return venv
 
 
@@ -64,15 +68,13 @@ def without_startup_files(path: Path, wheel: Path, consumer: harness.Consumer) -
     [c for c in CONSUMERS if c.name.startswith("Airflow s") and c.version in ("2.10.5", "3.0.2")],
     ids=lambda consumer: consumer.version,
 )
-def test_airflow_survives_without_startup_files_and_warns_once_in_each_process(
+def test_airflow_survives_without_the_startup_file_and_warns_once_in_each_process(
     consumer: harness.Consumer, wheel: Path, tmp_path: Path
 ) -> None:
-    venv = without_startup_files(tmp_path / "venv", wheel, consumer)
+    venv = without_its_startup_file(tmp_path / "venv", wheel, consumer)
     assert (
         "SERVED" not in venv.run("-c", "import airflow, sys; assert 'setproctitle' not in sys.modules").stderr
     )
-    (venv.site_packages / "macos_for_the_entry_point.py").write_text(MACOS_FOR_THE_ENTRY_POINT)
-    (venv.site_packages / "macos_for_the_entry_point.pth").write_text("import macos_for_the_entry_point\n")
 
     def work(place: harness.Place) -> None:
         place.write("config/airflow_local_settings.py", LOCAL_SETTINGS)
@@ -96,8 +98,43 @@ def test_airflow_survives_without_startup_files_and_warns_once_in_each_process(
     assert quoted in " ".join(page.split())
 
 
+def scheduler_under_ddtrace(place: harness.Place) -> None:
+    """The scheduler starts and has the DAG file parsed, which it does in forked children."""
+    airflow(place, "SequentialExecutor")
+    place.finish("airflow", "db", "migrate")
+    scheduler = place.start("ddtrace-run", "airflow", "scheduler")
+
+    def known() -> bool:
+        assert scheduler.poll() is None, "the scheduler ended"
+        with contextlib.closing(sqlite3.connect(place.directory / "airflow.db")) as database:
+            return bool(database.execute("select dag_id from serialized_dag").fetchall())
+
+    place.until("the DAG is known", known)
+
+
 @pytest.mark.slow
-def test_on_linux_the_entry_point_leaves_no_trace(make_venv, tmp_path: Path) -> None:
+@pytest.mark.parametrize("version", ["3.1.0", "4.16.0"])
+def test_airflows_scheduler_starts_under_ddtrace_run_without_its_startup_file(
+    version: str, wheel: Path, tmp_path: Path
+) -> None:
+    consumer = harness.Consumer(
+        "Airflow scheduler",
+        "2.10.5",
+        ["apache-airflow==2.10.5"],
+        scheduler_under_ddtrace,
+        exclude_newer="2025-03-01",
+        environ={"DD_INSTRUMENTATION_TELEMETRY_ENABLED": "false", "DD_TRACE_ENABLED": "false"},
+    )
+    venv = without_its_startup_file(tmp_path / "venv", wheel, consumer)
+    venv.install(f"ddtrace=={version}")
+    before, after = (harness.run(consumer, venv, tmp_path / "place", shim) for shim in ("off", ""))
+    assert before.deaths > 0 and not before.done
+    assert after.done and after.deaths == 0, after.failure + after.log[-4000:].decode(errors="replace")
+    assert LATE.search(after.log.decode(errors="replace"))
+
+
+@pytest.mark.slow
+def test_on_linux_the_entry_point_leaves_no_trace(make_venv: Callable[..., Venv], tmp_path: Path) -> None:
     venv = make_venv("apache-airflow==3.0.2", exclude_newer="2025-07-15", macos=False)
     code = (
         "import sys, airflow, airflow.settings, airflow_setproctitle_shim as shim;"

@@ -18,7 +18,6 @@ from environments import ROOT, SIMULATED_MACOS, Venv, clean_environ
 
 OURS = {
     "airflow_setproctitle_shim.pth",
-    "airflow_setproctitle_shim.start",
     "airflow_setproctitle_shim/__init__.py",
     "airflow_setproctitle_shim/replacement.py",
 }
