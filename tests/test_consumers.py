@@ -76,11 +76,10 @@ def test_ps_shows_titles_in_titles_mode_by_processtitles_macos_code_which_calls_
 
 def dies_before_and_works_after(
     consumer: Consumer, venv: Venv, directory: Path, native: NativeCode
-) -> tuple[Outcome | None, Outcome]:
+) -> tuple[Outcome, Outcome]:
     """Run the consumer without and with the shim and check what must hold; return what the runs came to."""
-    guarded = consumer.before == "guarded"
-    before = None if guarded else harness.run(consumer, venv, directory / "before", "off", native)
-    if before and consumer.before == "dies":
+    before = harness.run(consumer, venv, directory / "before", "off", native)
+    if consumer.before == "dies":
         assert before.deaths > 0, f"this no longer proves anything:\n{before.failure}{tail(before)}"
         assert not before.done, "its work was done in spite of the deaths"
         if consumer.symptom:
@@ -88,8 +87,9 @@ def dies_before_and_works_after(
         else:
             told = [word for word in TELLING if word in before.log]
             assert not told, f"the log does tell of deaths, {told}:{tail(before)}"
-    if before and consumer.before == "lives":
+    else:
         assert before.done and before.deaths == 0, before.failure + tail(before)
+        assert consumer.before == "lives" or before.native == [], "it is not guarded"
     after = harness.run(consumer, venv, directory / "after", "", native)
     assert after.done, after.failure + tail(after)
     assert after.native == [], "the native code was reached"

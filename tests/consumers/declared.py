@@ -165,6 +165,7 @@ def datahub(place: Place) -> None:
     place.environ.update(
         AIRFLOW__DATAHUB__CONN_ID="datahub_file_default",
         AIRFLOW_CONN_DATAHUB_FILE_DEFAULT=json.dumps(connection),
+        DATAHUB_TELEMETRY_ENABLED="false",
     )
     airflow_3_standalone(place, DATAHUB_DAG)
 
@@ -457,10 +458,7 @@ def forks(**children: int) -> Callable[[Place], None]:
     return work
 
 
-GUARDED = (
-    "guarded upstream: setproctitle is not called on macOS, so no crash is to be expected there; "
-    "the simulation cannot show the guard"
-)
+GUARDED = "guarded upstream: on macOS it does not import setproctitle"
 EXEC = "its processes are started by exec, not by fork alone"
 
 GUNICORN_TITLES = ("gunicorn: master [wsgi:application]", "gunicorn: worker [wsgi:application]")
@@ -470,6 +468,7 @@ AIRFLOW_3_TITLES = (
     "gunicorn: master",
     "gunicorn: worker",
 )
+AIRFLOW_GUARDS = ("airflow.executors.local_executor", "gunicorn.util")
 # One environment for all that is run of it.
 AIRFLOW_2 = ["apache-airflow[postgres,celery,redis]==2.10.5"]
 
@@ -504,7 +503,15 @@ CONSUMERS = [
         gunicorn("-k", "sync"),
         symptom=b"was terminated due to signal 11",
     ),
-    Consumer("gunicorn", "newest", ["gunicorn>=25"], gunicorn(), before="guarded", why=GUARDED),
+    Consumer(
+        "gunicorn",
+        "newest",
+        ["gunicorn>=25"],
+        gunicorn(),
+        before="guarded",
+        why=GUARDED,
+        guards=["gunicorn.util"],
+    ),
     *(
         Consumer(
             "multiprocessing",
@@ -619,7 +626,7 @@ CONSUMERS = [
         "3.0.2, plugin 1.4.0",
         [
             "apache-airflow==3.0.2",
-            "acryl-datahub-airflow-plugin==1.4.0",
+            "acryl-datahub-airflow-plugin[airflow3,datahub-file]==1.4.0",
             *(
                 f"--exclude-newer-package={name}=2026-03-01"
                 for name in ("acryl-datahub", "acryl-datahub-airflow-plugin", "sqlglot", "sqlglotrs")
@@ -637,6 +644,7 @@ CONSUMERS = [
             airflow_3_standalone,
             before="guarded",
             why=GUARDED,
+            guards=AIRFLOW_GUARDS,
         )
         for version in ("3.1", "3.3")
     ),

@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from environments import SWITCH, Venv, clean_environ
+from environments import SWITCH, Venv, clean_environ, seeing_macos
 from processes import free_port, running, wait_for
 
 
@@ -48,8 +48,8 @@ class Consumer:
     `work` gets a Place, starts servers there, and returns when the work is done; it waits by
     Place.until() only, so that a run that keeps crashing is given up early. `symptom` is what users
     find in the log, b"" where the program logs nothing of a death. `before` says what happens without the shim: its processes "die";
-    it "lives", for the reason `why`; or it is "guarded" upstream on macOS, which only a Mac can
-    show, as programs see the real platform once the startup files have run. `titles` are beginnings
+    it "lives", for the reason `why`; or it is "guarded" upstream on macOS: the modules in `guards`
+    see macOS when they are imported, and never import setproctitle. `titles` are beginnings
     of titles that `ps` shows in titles mode when the work is done.
     """
 
@@ -64,6 +64,7 @@ class Consumer:
     enough: int = 4  # deaths after which a run is given up
     needs: Sequence[str] = ()  # programs of the system
     titles: Sequence[str] = ()
+    guards: Sequence[str] = ()
     slow: bool = True
     python: str | None = None  # a version; else the one that runs the tests
     environ: dict[str, str] = field(default_factory=dict)
@@ -191,6 +192,10 @@ def run(consumer: Consumer, venv: Venv, directory: Path, shim: str, native: Nati
             **consumer.environ,
         }
     )
+    if consumer.guards and shim == "off" and sys.platform != "darwin":
+        (directory / "guards").mkdir()
+        (directory / "guards/sitecustomize.py").write_text(seeing_macos(*consumer.guards))
+        environ["PYTHONPATH"] = f"{directory / 'guards'}{os.pathsep}{native.path}"
     place = Place(venv, directory, environ, give_up_after=consumer.enough if shim == "off" else 1)
     started = time.monotonic()
     failure = ""
@@ -211,15 +216,13 @@ def run(consumer: Consumer, venv: Venv, directory: Path, shim: str, native: Nati
     )
 
 
-def record(
-    results: Path, consumer: Consumer, before: Outcome | None, after: Outcome, native: NativeCode
-) -> None:
+def record(results: Path, consumer: Consumer, before: Outcome, after: Outcome, native: NativeCode) -> None:
     """Put the consumer's line into the results file, from which the table of consumers is made."""
     line = {
         "consumer": consumer.name,
         "version": consumer.version,
         "native": native.name,
-        "before": None if before is None else before.deaths,
+        "before": before.deaths,
         "after": after.deaths,
         "done": after.done,
         "seconds": round(after.seconds),
