@@ -29,6 +29,16 @@ SIMULATED_MACOS = {
 SEEING_MACOS = """
 import sys
 from importlib.machinery import PathFinder
+from types import ModuleType
+
+class Mac(ModuleType):
+    platform = "darwin"
+
+    def __getattr__(self, name):
+        return getattr(sys, name)
+
+    def __setattr__(self, name, value):
+        setattr(sys, name, value)
 
 class Finder:
     def find_spec(self, name, path=None, target=None):
@@ -43,6 +53,8 @@ class Finder:
                 load(module)
             finally:
                 sys.platform = here
+            if getattr(module, "sys", None) is sys:
+                module.sys = Mac("sys")
 
         spec.loader.exec_module = exec_module
         return spec
@@ -52,7 +64,7 @@ sys.meta_path.insert(0, Finder())
 
 
 def seeing_macos(*modules: str) -> str:
-    """The source of a module that, once imported, makes these modules see macOS, and only while they are imported."""
+    """The source of a module that, once imported, makes these modules see macOS: at their import and later."""
     return SEEING_MACOS.replace("MODULES", repr(modules))
 
 
@@ -112,7 +124,7 @@ class Venv:
 
     def evaluate(self, code: str, *arguments: str, **variables: str) -> str:
         """Run the code with the arguments; return what it printed, blanks stripped."""
-        return self.run("-c", code, *arguments, **variables).stdout.strip()
+        return self.run("-c", code, *arguments, check=True, **variables).stdout.strip()
 
 
 def pyenv_pythons(versions: str) -> list[str]:
@@ -131,7 +143,7 @@ def interpreter(version: str) -> str:
 def uv(*arguments: str, **options: Any) -> str:
     """Run uv and return what it printed; raises AssertionError with its complaints if it fails."""
     assert UV, "uv is missing: pip install '.[test]'"
-    done = subprocess.run(
+    done: subprocess.CompletedProcess[str] = subprocess.run(
         [UV, *arguments], check=False, capture_output=True, text=True, timeout=900, **options
     )
     if done.returncode:

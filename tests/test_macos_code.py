@@ -115,7 +115,7 @@ def test_a_wheel_that_cannot_be_run_is_not_run_and_one_line_says_why(
     with pytest.raises(NotRun, match=f"^one.whl: .*{why}") as error:
         read(wheel, "x86_64")
     assert "\n" not in str(error.value)
-    command = [sys.executable, ROOT / "tests/macos_code/table.py", wheel]
+    command = [sys.executable, str(ROOT / "tests/macos_code/table.py"), str(wheel)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 1 and done.stderr == ""
     assert f"| not run: {error.value} | not run | not run |" in done.stdout

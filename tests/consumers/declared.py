@@ -42,14 +42,13 @@ def gunicorn(*options: str) -> Callable[[Place], None]:
         place.until("gunicorn answers", lambda: get(f"http://{address}/", seconds=2))
         answers: set[bytes] = set()
 
-        def request(_: int) -> None:
-            place.until("an answer", lambda: answers.add(get(f"http://{address}/")) is None)
+        def answered() -> int:
+            answers.add(get(f"http://{address}/"))
+            return len(answers)
 
         with ThreadPoolExecutor(4) as pool:
-            list(pool.map(request, range(100)))
-        place.until(
-            "a replaced worker answers", lambda: answers.add(get(f"http://{address}/")) or len(answers) > 4
-        )
+            list(pool.map(lambda _: place.until("an answer", answered), range(100)))
+        place.until("a replaced worker answers", lambda: answered() > 4)
 
     return work
 
@@ -468,7 +467,13 @@ AIRFLOW_3_TITLES = (
     "gunicorn: master",
     "gunicorn: worker",
 )
-AIRFLOW_GUARDS = ("airflow.executors.local_executor", "gunicorn.util")
+AIRFLOW_GUARDS = (
+    "airflow.cli.commands.api_server_command",
+    "airflow.executors.local_executor",
+    "airflow.sdk.execution_time.task_runner",
+    "airflow.utils.serve_logs.core",
+    "gunicorn.util",
+)
 # One environment for all that is run of it.
 AIRFLOW_2 = ["apache-airflow[postgres,celery,redis]==2.10.5"]
 

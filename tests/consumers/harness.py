@@ -49,7 +49,7 @@ class Consumer:
     Place.until() only, so that a run that keeps crashing is given up early. `symptom` is what users
     find in the log, b"" where the program logs nothing of a death. `before` says what happens without the shim: its processes "die";
     it "lives", for the reason `why`; or it is "guarded" upstream on macOS: the modules in `guards`
-    see macOS when they are imported, and never import setproctitle. `titles` are beginnings
+    see macOS, and never import setproctitle. `titles` are beginnings
     of titles that `ps` shows in titles mode when the work is done.
     """
 
