@@ -1,7 +1,7 @@
 """Reads the extension module in a macOS wheel: what lies in memory, and what the dynamic linker must fill in.
 
-Read with lief. Both formats of fixups are understood, bind opcodes and chained fixups; the releases of
-setproctitle and processtitle seen so far all have the first.
+Read with lief. Both formats of fixups are understood, bind opcodes and chained fixups; all releases of
+setproctitle and processtitle seen so far have the first. Initialisers named by offset are not.
 """
 
 from __future__ import annotations
