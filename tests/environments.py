@@ -26,48 +26,6 @@ SIMULATED_MACOS = {
 }
 
 
-SEEING_MACOS = """
-import sys
-from importlib.machinery import PathFinder
-from types import ModuleType
-
-class Mac(ModuleType):
-    platform = "darwin"
-
-    def __getattr__(self, name):
-        return getattr(sys, name)
-
-    def __setattr__(self, name, value):
-        setattr(sys, name, value)
-
-class Finder:
-    def find_spec(self, name, path=None, target=None):
-        if name not in MODULES:
-            return None
-        spec = PathFinder.find_spec(name, path)
-        load = spec.loader.exec_module
-
-        def exec_module(module):
-            here, sys.platform = sys.platform, "darwin"
-            try:
-                load(module)
-            finally:
-                sys.platform = here
-            if getattr(module, "sys", None) is sys:
-                module.sys = Mac("sys")
-
-        spec.loader.exec_module = exec_module
-        return spec
-
-sys.meta_path.insert(0, Finder())
-"""
-
-
-def seeing_macos(*modules: str) -> str:
-    """The source of a module that, once imported, makes these modules see macOS: at their import and later."""
-    return SEEING_MACOS.replace("MODULES", repr(modules))
-
-
 def clean_environ(**variables: str) -> dict[str, str]:
     """The environment without what would change how Python starts, and with `variables`."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "AIRFLOW", "VIRTUAL_ENV"))}

@@ -12,7 +12,34 @@ from pathlib import Path
 import pytest
 from consumers import harness
 from consumers.declared import CONSUMERS, airflow
-from environments import ROOT, STARTUP_FILE, Venv, seeing_macos
+from environments import ROOT, STARTUP_FILE, Venv
+
+# Airflow's settings import the entry point's module; only meanwhile is this macOS.
+MACOS_FOR_THE_ENTRY_POINT = """
+import sys
+from importlib.machinery import PathFinder
+
+
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name != "airflow_setproctitle_shim.airflow":
+            return None
+        spec = PathFinder.find_spec(name, path)
+        load = spec.loader.exec_module
+
+        def exec_module(module):
+            here, sys.platform = sys.platform, "darwin"
+            try:
+                load(module)
+            finally:
+                sys.platform = here
+
+        spec.loader.exec_module = exec_module
+        return spec
+
+
+sys.meta_path.insert(0, Finder())
+"""
 
 # Airflow imports this after the entry points and before executors, in every process.
 LOCAL_SETTINGS = """
@@ -30,9 +57,7 @@ def without_its_startup_file(path: Path, wheel: Path, consumer: harness.Consumer
     venv.install("pip")  # as in environments not made by uv
     venv.install(str(wheel))
     (venv.site_packages / STARTUP_FILE).unlink()
-    (venv.site_packages / "macos_for_the_entry_point.py").write_text(
-        seeing_macos("airflow_setproctitle_shim.airflow")
-    )
+    (venv.site_packages / "macos_for_the_entry_point.py").write_text(MACOS_FOR_THE_ENTRY_POINT)
     (venv.site_packages / "macos_for_the_entry_point.pth").write_text("import macos_for_the_entry_point\n")
     return venv
 

@@ -167,7 +167,7 @@ object PyInit_tiny(void) { return PyModuleDef_Init(&definition); }
 
 def tool(name: str) -> str:
     """A program of LLVM's, whose Debian packages have a number behind the name."""
-    found = [path for number in ("", "-19", "-16") if (path := shutil.which(name + number))]
+    found = [path for number in ("-19", "-16", "") if (path := shutil.which(name + number))]
     return found[0] if found else pytest.skip(f"not installed on this machine: {name} 16 or later")
 
 

@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from environments import SWITCH, Venv, clean_environ, seeing_macos
+from environments import SWITCH, Venv, clean_environ
 from processes import free_port, running, wait_for
 
 
@@ -39,6 +39,43 @@ class NativeCode:
 
 
 STAND_IN = NativeCode("stand-in", Path(__file__).parent / "counted")
+
+
+# A sitecustomize: `import sys` gives some modules a sys that says macOS, and nobody else.
+GUARDS = """
+import builtins
+import sys
+from importlib.machinery import PathFinder
+from types import ModuleType
+
+class Mac(ModuleType):
+    platform = "darwin"
+
+    def __getattr__(self, name):
+        return getattr(sys, name)
+
+    def __setattr__(self, name, value):
+        setattr(sys, name, value)
+
+def import_(name, *details):
+    return Mac("sys") if name == "sys" else builtins.__import__(name, *details)
+
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name not in MODULES:
+            return None
+        spec = PathFinder.find_spec(name, path)
+        load = spec.loader.exec_module
+
+        def exec_module(module):
+            module.__builtins__ = {**vars(builtins), "__import__": import_}
+            load(module)
+
+        spec.loader.exec_module = exec_module
+        return spec
+
+sys.meta_path.insert(0, Finder())
+"""
 
 
 @dataclass(frozen=True)
@@ -194,7 +231,7 @@ def run(consumer: Consumer, venv: Venv, directory: Path, shim: str, native: Nati
     )
     if consumer.guards and shim == "off" and sys.platform != "darwin":
         (directory / "guards").mkdir()
-        (directory / "guards/sitecustomize.py").write_text(seeing_macos(*consumer.guards))
+        (directory / "guards/sitecustomize.py").write_text(GUARDS.replace("MODULES", repr(consumer.guards)))
         environ["PYTHONPATH"] = f"{directory / 'guards'}{os.pathsep}{native.path}"
     place = Place(venv, directory, environ, give_up_after=consumer.enough if shim == "off" else 1)
     started = time.monotonic()
