@@ -46,7 +46,7 @@ def venv(consumer: Consumer, make_venv: Callable[..., Venv]) -> Venv:
 
 @pytest.mark.parametrize("consumer", ids([consumer for consumer in CONSUMERS if not consumer.slow]))
 def test_dies_without_the_shim_and_works_with_it(consumer: Consumer, venv: Venv, tmp_path: Path) -> None:
-    dies_before_and_works_after(consumer, venv, tmp_path, harness.STAND_IN)
+    judge(consumer, *runs(consumer, venv, tmp_path, harness.STAND_IN))
 
 
 @pytest.mark.slow
@@ -55,9 +55,10 @@ def test_dies_in_setproctitles_macos_code_and_reaches_none_with_the_shim(
     consumer: Consumer, venv: Venv, tmp_path: Path, macos_code: Callable[..., NativeCode]
 ) -> None:
     native = macos_code(consumer.python)
-    before, after = dies_before_and_works_after(consumer, venv, tmp_path, native)
+    before, after = runs(consumer, venv, tmp_path, native)
     harness.record(RESULTS / "consumers.jsonl", consumer, before, after, native)
     record_ps(consumer, venv, after, "auto")
+    judge(consumer, before, after)
 
 
 @pytest.mark.slow
@@ -74,11 +75,14 @@ def test_ps_shows_titles_in_titles_mode_by_processtitles_macos_code_which_calls_
     record_ps(consumer, venv, after, "titles")
 
 
-def dies_before_and_works_after(
-    consumer: Consumer, venv: Venv, directory: Path, native: NativeCode
-) -> tuple[Outcome, Outcome]:
-    """Run the consumer without and with the shim and check what must hold; return what the runs came to."""
+def runs(consumer: Consumer, venv: Venv, directory: Path, native: NativeCode) -> tuple[Outcome, Outcome]:
+    """Run the consumer without the shim and with it."""
     before = harness.run(consumer, venv, directory / "before", "off", native)
+    return before, harness.run(consumer, venv, directory / "after", "", native)
+
+
+def judge(consumer: Consumer, before: Outcome, after: Outcome) -> None:
+    """Check what must hold of the two runs."""
     if consumer.before == "dies":
         assert before.deaths > 0, f"this no longer proves anything:\n{before.failure}{tail(before)}"
         assert not before.done, "its work was done in spite of the deaths"
@@ -90,14 +94,12 @@ def dies_before_and_works_after(
     else:
         assert before.done and before.deaths == 0, before.failure + tail(before)
         assert consumer.before == "lives" or before.native == [], "it is not guarded"
-    after = harness.run(consumer, venv, directory / "after", "", native)
     assert after.done, after.failure + tail(after)
     assert after.native == [], "the native code was reached"
     assert after.deaths == 0, tail(after)
     assert not consumer.symptom or consumer.symptom not in after.log
     assert b"switched on late" not in after.log
     assert shown(consumer, after) == [], "\n".join(after.ps)
-    return before, after
 
 
 def shown(consumer: Consumer, outcome: Outcome) -> list[str]:
