@@ -77,5 +77,5 @@ def releases(name: str) -> list[str]:
 
 
 def told(error: AssertionError) -> str:
-    """What uv says of a failure, on one line."""
-    return " ".join(str(error).partition("error:")[2].split()) or str(error)
+    """What uv, or pip under it, says of a failure, on one line."""
+    return " ".join(str(error).partition("error:")[2].split()) or str(error).rpartition("ERROR: ")[2].strip()
