@@ -468,7 +468,9 @@ AIRFLOW_3_TITLES = (
     "gunicorn: worker",
 )
 AIRFLOW_GUARDS = (
+    "airflow.api_fastapi.gunicorn_config",
     "airflow.cli.commands.api_server_command",
+    "airflow.executors.base_executor",
     "airflow.executors.local_executor",
     "airflow.sdk.execution_time.task_runner",
     "airflow.utils.serve_logs.core",
