@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from consumers.harness import NativeCode
 from environments import ROOT, Venv, interpreter, uv
 from hypothesis import HealthCheck, settings
 
@@ -57,3 +60,32 @@ def fresh_venv(tmp_path: Path, wheel: Path) -> Venv:
     venv.install("--link-mode", "copy", str(wheel))
     venv.simulate_macos()
     return venv
+
+
+@pytest.fixture(scope="session")
+def macos_code(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., NativeCode]:
+    """Return a function that gives setproctitle's and processtitle's macOS code for a Python like "3.11".
+
+    On a Mac that is what is installed.
+    """
+    if sys.platform == "darwin":
+        return lambda python=None: NativeCode("setproctitle on macOS", Path())
+    if (os.uname().sysname, os.uname().machine) != ("Linux", "x86_64"):
+        pytest.skip("the macOS code is loaded on x86_64 Linux only")
+    pytest.importorskip("lief", reason="needs the dependency group macos-code")
+    from macos_code import native, wheels
+
+    made: dict[str, NativeCode] = {}
+
+    def make(python: str | None = None) -> NativeCode:
+        version = python or "{}.{}".format(*sys.version_info)
+        if version not in made:
+            directory = tmp_path_factory.mktemp("macos-code")
+            try:
+                release = native.both(version, directory)
+            except wheels.Unreachable as error:
+                pytest.skip(f"the package index gave no wheel: {error}")
+            made[version] = NativeCode(f"macOS code of {release.replace('==', ' ')}", directory)
+        return made[version]
+
+    return make

@@ -82,7 +82,7 @@ class Venv:
 
     def evaluate(self, code: str, *arguments: str, **variables: str) -> str:
         """Run the code with the arguments; return what it printed, blanks stripped."""
-        return self.run("-c", code, *arguments, **variables).stdout.strip()
+        return self.run("-c", code, *arguments, check=True, **variables).stdout.strip()
 
 
 def pyenv_pythons(versions: str) -> list[str]:
@@ -101,7 +101,7 @@ def interpreter(version: str) -> str:
 def uv(*arguments: str, **options: Any) -> str:
     """Run uv and return what it printed; raises AssertionError with its complaints if it fails."""
     assert UV, "uv is missing: pip install '.[test]'"
-    done = subprocess.run(
+    done: subprocess.CompletedProcess[str] = subprocess.run(
         [UV, *arguments], check=False, capture_output=True, text=True, timeout=900, **options
     )
     if done.returncode:

@@ -75,7 +75,7 @@ homebrew() {
 
 consumers() {
     rm -f results/consumers.jsonl
-    COLUMNS=300 "$venv/bin/python" -m pytest -q -p no:cacheprovider -m "slow or not slow" tests/test_consumers.py \
+    COLUMNS=300 "$venv/bin/python" -m pytest -q -p no:cacheprovider -m slow tests/test_consumers.py \
         -k "gunicorn or fork or multiprocessing or (standalone and 3.0.2)" >"$work/consumers" 2>&1
     tail -n 30 "$work/consumers"
     cat results/consumers.jsonl || return 1

@@ -1,4 +1,8 @@
-"""Every consumer dies without the shim and does its work with it."""
+"""Every consumer dies without the shim and does its work with it.
+
+The fast tests run some of them with the stand-in for setproctitle. The slow ones run all of them with
+setproctitle's own macOS code, and those that set titles with processtitle's, too; on a Mac all run natively.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +14,10 @@ from pathlib import Path
 import pytest
 from consumers import harness
 from consumers.declared import CONSUMERS
+from consumers.harness import Consumer, NativeCode, Outcome
 from environments import ROOT, Venv
 
-RESULTS = ROOT / "results/consumers.jsonl"
+RESULTS = ROOT / "results"
 # How a program can tell in its log that a process died by SIGSEGV.
 TELLING = (
     b"SIGSEGV",
@@ -24,25 +29,61 @@ TELLING = (
 )
 
 
-@pytest.mark.parametrize(
-    "consumer",
-    [pytest.param(c, id=c.id, marks=[pytest.mark.slow] if c.slow else []) for c in CONSUMERS],
-)
-def test_dies_without_the_shim_and_works_with_it(
-    consumer: harness.Consumer, make_venv: Callable[..., Venv], tmp_path: Path
-) -> None:
+def ids(consumers: list[Consumer]) -> list[object]:
+    return [pytest.param(consumer, id=consumer.id) for consumer in consumers]
+
+
+@pytest.fixture
+def venv(consumer: Consumer, make_venv: Callable[..., Venv]) -> Venv:
+    """The consumer's environment; skips the test where the consumer cannot run."""
     missing = [program for program in consumer.needs if shutil.which(program) is None]
     if missing:
         pytest.skip(f"not installed on this machine: {', '.join(missing)}")
-    real = ["setproctitle"] if sys.platform == "darwin" else []
+    real = ["setproctitle", "processtitle; python_version >= '3.10'"] if sys.platform == "darwin" else []
     requirements = [*consumer.requirements, *real]
-    venv = make_venv(*requirements, exclude_newer=consumer.exclude_newer, python=consumer.python)
-    guarded = consumer.before == "guarded"
-    before = None if guarded else harness.run(consumer, venv, tmp_path / "before", shim="off")
-    after = harness.run(consumer, venv, tmp_path / "after", shim="")
-    harness.record(RESULTS, consumer, before, after)
+    return make_venv(*requirements, exclude_newer=consumer.exclude_newer, python=consumer.python)
 
-    if before and consumer.before == "dies":
+
+@pytest.mark.parametrize("consumer", ids([consumer for consumer in CONSUMERS if not consumer.slow]))
+def test_dies_without_the_shim_and_works_with_it(consumer: Consumer, venv: Venv, tmp_path: Path) -> None:
+    judge(consumer, *runs(consumer, venv, tmp_path, harness.STAND_IN))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("consumer", ids(CONSUMERS))
+def test_dies_in_setproctitles_macos_code_and_reaches_none_with_the_shim(
+    consumer: Consumer, venv: Venv, tmp_path: Path, macos_code: Callable[..., NativeCode]
+) -> None:
+    native = macos_code(consumer.python)
+    before, after = runs(consumer, venv, tmp_path, native)
+    harness.record(RESULTS / "consumers.jsonl", consumer, before, after, native)
+    record_ps(consumer, venv, after, "auto")
+    judge(consumer, before, after)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("consumer", ids([consumer for consumer in CONSUMERS if consumer.titles]))
+def test_ps_shows_titles_in_titles_mode_by_processtitles_macos_code_which_calls_nothing_of_apples(
+    consumer: Consumer, venv: Venv, tmp_path: Path, macos_code: Callable[..., NativeCode]
+) -> None:
+    after = harness.run(consumer, venv, tmp_path / "titles", "titles", macos_code(consumer.python))
+    RESULTS.mkdir(exist_ok=True)
+    assert after.done, after.failure + tail(after)
+    if sys.platform != "darwin":  # There the native code writes no log.
+        assert {line.split(maxsplit=1)[1] for line in after.native} == {"loaded processtitle._processtitle"}
+    assert shown(consumer, after) == list(consumer.titles), "\n".join(after.ps)
+    record_ps(consumer, venv, after, "titles")
+
+
+def runs(consumer: Consumer, venv: Venv, directory: Path, native: NativeCode) -> tuple[Outcome, Outcome]:
+    """Run the consumer without the shim and with it."""
+    before = harness.run(consumer, venv, directory / "before", "off", native)
+    return before, harness.run(consumer, venv, directory / "after", "", native)
+
+
+def judge(consumer: Consumer, before: Outcome, after: Outcome) -> None:
+    """Check what must hold of the two runs."""
+    if consumer.before == "dies":
         assert before.deaths > 0, f"this no longer proves anything:\n{before.failure}{tail(before)}"
         assert not before.done, "its work was done in spite of the deaths"
         if consumer.symptom:
@@ -50,15 +91,29 @@ def test_dies_without_the_shim_and_works_with_it(
         else:
             told = [word for word in TELLING if word in before.log]
             assert not told, f"the log does tell of deaths, {told}:{tail(before)}"
-    if before and consumer.before == "lives":
+    else:
         assert before.done and before.deaths == 0, before.failure + tail(before)
+        assert consumer.before == "lives" or before.native == [], "it is not guarded"
     assert after.done, after.failure + tail(after)
     assert after.native == [], "the native code was reached"
     assert after.deaths == 0, tail(after)
     assert not consumer.symptom or consumer.symptom not in after.log
     assert b"switched on late" not in after.log
+    assert shown(consumer, after) == [], "\n".join(after.ps)
 
 
-def tail(outcome: harness.Outcome) -> str:
+def shown(consumer: Consumer, outcome: Outcome) -> list[str]:
+    """Those of the consumer's titles that ps shows."""
+    return [title for title in consumer.titles if any(line.startswith(title) for line in outcome.ps)]
+
+
+def record_ps(consumer: Consumer, venv: Venv, outcome: Outcome, mode: str) -> None:
+    """Keep Airflow 3's listing, from which the documentation's is made."""
+    if consumer.id == "Airflow-standalone,-LocalExecutor-3.0.2":
+        listing = "\n".join(outcome.ps).replace(str(venv.path), "/path/to/.venv")
+        (RESULTS / f"ps-{mode}.txt").write_text(listing + "\n")
+
+
+def tail(outcome: Outcome) -> str:
     """The end of a run's log, for the message of a failed assertion."""
     return "\n" + outcome.log[-4000:].decode(errors="replace")

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from consumers import harness
 from consumers.declared import CONSUMERS
-from environments import ROOT, STAND_IN, SWITCH, UV, Venv
+from environments import STAND_IN, SWITCH, Venv
 
-RESULTS = ROOT / "results"
 TITLES = {SWITCH: "titles", "PYTHONPATH": str(STAND_IN)}
 
 
@@ -228,32 +226,6 @@ def test_a_broken_processtitle_is_warned_about_once_and_harms_nobody(
 
 # --- real Airflow
 
-AIRFLOW_3 = next(c for c in CONSUMERS if c.version == "3.0.2")
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("mode", ["auto", "titles"])
-def test_ps_shows_airflows_own_titles_in_titles_mode(
-    make_venv: Callable[..., Venv], tmp_path: Path, mode: str
-) -> None:
-    venv = make_venv(*AIRFLOW_3.requirements, exclude_newer=AIRFLOW_3.exclude_newer, extra="titles")
-    listing = ""
-
-    def work(place: harness.Place) -> None:
-        nonlocal listing
-        AIRFLOW_3.work(place)
-        command = ["ps", "-ww", "-o", "args=", "-s", str(place.processes[0].pid)]
-        listing = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-
-    outcome = harness.run(dataclasses.replace(AIRFLOW_3, work=work), venv, tmp_path / "place", shim=mode)
-    assert outcome.done and outcome.deaths == 0, outcome.failure
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"ps-{mode}.txt").write_text(listing.replace(str(venv.path), "/path/to/.venv"))
-    titles = ("airflow worker -- LocalExecutor", "airflow api_server", "gunicorn: master", "gunicorn: worker")
-    shown = [title for title in titles if any(line.startswith(title) for line in listing.splitlines())]
-    assert shown == (list(titles) if mode == "titles" else []), listing
-
-
 COUNT = """
 import sys
 from airflow.cli.commands.webserver_command import GunicornMonitor
@@ -286,17 +258,3 @@ def test_airflow_2s_webserver_monitor_counts_ready_workers_by_their_titles(
     outcome = harness.run(consumer, venv, tmp_path / "place", shim=mode)
     assert outcome.done and outcome.deaths == 0, outcome.failure + outcome.log[-2000:].decode()
     assert counted == [ready]
-
-
-@pytest.mark.slow
-def test_processtitles_macos_wheel_links_nothing_of_launch_services() -> None:
-    command = [str(UV), "run", "--quiet", "--no-project", "--with", "lief", "--with", "pip"]
-    done = subprocess.run(
-        [*command, "python", "tools/macho_symbols.py"], cwd=ROOT, capture_output=True, text=True, check=True
-    )
-    linked = [set(line.split()[1:]) for line in done.stdout.splitlines() if line.startswith("  links:")]
-    assert linked == [
-        {"/usr/lib/libSystem.B.dylib"},
-        {"/usr/lib/libSystem.B.dylib", "/usr/lib/libc++.1.dylib"},
-    ]
-    assert "LSApplicationCheckIn" not in done.stdout

@@ -114,6 +114,34 @@ assert setproctitle.getproctitle() == "main"
 print("ok")
 """
 
+# Python's own site.py asks lstat(), of which only macOS's sets the flag. With -S it can be changed before.
+HIDDEN = """
+import logging, os, stat, sys, types
+logging.basicConfig(format="%(message)s")
+real = os.lstat
+
+def lstat(path, **how):
+    info = real(path, **how)
+    if os.path.basename(path) != "airflow_setproctitle_shim.pth":
+        return info
+    return types.SimpleNamespace(st_mode=info.st_mode, st_flags=stat.UF_HIDDEN)
+
+os.lstat = lstat
+import site
+if "UF_HIDDEN" not in open(site.__file__).read():
+    raise SystemExit("its site.py knows no hidden files")
+site.main()
+assert "airflow_setproctitle_shim" not in sys.modules
+sys.platform = "darwin"
+from importlib_metadata import entry_points
+[entry] = entry_points(group="airflow.policy", name="airflow_setproctitle_shim")
+entry.load()
+sys.platform = "linux"
+import setproctitle
+assert setproctitle.__file__.endswith("replacement.py")
+print("ok")
+"""
+
 LAZY_LOADER = """
 import importlib.util, sys
 spec = importlib.util.find_spec("setproctitle")
@@ -300,6 +328,14 @@ def unit_tests(subject: Subject) -> None:
     subject.linux.run("-m", "pytest", *options, *(f"{place}/{name}" for name in names))
 
 
+def hidden(subject: Subject) -> None:
+    done = subject.mac.run("-S", "-c", HIDDEN, check=False)
+    if "knows no hidden files" in done.stderr:
+        raise NotHere(done.stderr.strip())
+    assert done.stdout == "ok\n", done.stderr
+    assert "switched on late, by Airflow" in done.stderr, done.stderr
+
+
 CHECKS = [
     Check("startup file where site looks", startup_file_in_place),
     Check("Linux: untouched", untouched_on_linux),
@@ -314,6 +350,7 @@ CHECKS = [
     flag("-X", "frozen_modules=off"),
     Check("-S: no startup file is read", no_site),
     Check("-S, then site.main(): served", no_site_then_main),
+    Check("hidden startup file: the entry point instead", hidden),
     Check("every other module's spec is the same", same_specs),
     Check("reload, pickle, re-import, inspect", prints_ok(AGAIN)),
     Check("32 threads import at once, 200 rounds", prints_ok(THREADS)),

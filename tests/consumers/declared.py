@@ -42,14 +42,13 @@ def gunicorn(*options: str) -> Callable[[Place], None]:
         place.until("gunicorn answers", lambda: get(f"http://{address}/", seconds=2))
         answers: set[bytes] = set()
 
-        def request(_: int) -> None:
-            place.until("an answer", lambda: answers.add(get(f"http://{address}/")) is None)
+        def answered() -> int:
+            answers.add(get(f"http://{address}/"))
+            return len(answers)
 
         with ThreadPoolExecutor(4) as pool:
-            list(pool.map(request, range(100)))
-        place.until(
-            "a replaced worker answers", lambda: answers.add(get(f"http://{address}/")) or len(answers) > 4
-        )
+            list(pool.map(lambda _: place.until("an answer", answered), range(100)))
+        place.until("a replaced worker answers", lambda: answered() > 4)
 
     return work
 
@@ -83,10 +82,30 @@ with DAG("work", start_date=datetime(2024, 1, 1), schedule=None, is_paused_upon_
 """
 
 
-def airflow(place: Place, executor: str, **more: str) -> int:
+DATAHUB_DAG = """
+from datetime import datetime
+
+from airflow.providers.standard.operators.bash import BashOperator
+from airflow.sdk import DAG
+from datahub_airflow_plugin.entities import Dataset, Urn
+
+with DAG("work", start_date=datetime(2024, 1, 1), schedule=None, is_paused_upon_creation=False):
+    BashOperator(
+        task_id="lineage",
+        bash_command="true",
+        inlets=[
+            Dataset(platform="snowflake", name="shop.orders"),
+            Urn("urn:li:dataset:(urn:li:dataPlatform:s3,bucket/orders,PROD)"),
+        ],
+        outlets=[Dataset(platform="snowflake", name="shop.totals")],
+    )
+"""
+
+
+def airflow(place: Place, executor: str, dag: str = DAG, **more: str) -> int:
     """Point Airflow at this place's directory and at free ports, and give it the DAG; return its HTTP port."""
     port = free_port()
-    place.write("dags/work.py", DAG)
+    place.write("dags/work.py", dag)
     place.environ.update(
         AIRFLOW_HOME=str(place.directory),
         AIRFLOW__API__HOST="127.0.0.1",
@@ -105,9 +124,9 @@ def airflow(place: Place, executor: str, **more: str) -> int:
     return port
 
 
-def airflow_3_standalone(place: Place) -> None:
-    """All four components are healthy, and a DAG run with a deferrable task succeeds."""
-    port = airflow(place, "LocalExecutor", AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS="True")
+def airflow_3_standalone(place: Place, dag: str = DAG) -> None:
+    """All four components are healthy, and a run of the DAG succeeds; the usual one has a deferrable task."""
+    port = airflow(place, "LocalExecutor", dag, AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS="True")
     server = f"http://127.0.0.1:{port}"
     place.environ.update(
         AIRFLOW__API__BASE_URL=server,
@@ -136,6 +155,25 @@ def airflow_3_standalone(place: Place) -> None:
     place.until("the DAG is known", lambda: call("work/tasks"))
     run = call("work/dagRuns", {"logical_date": None})["dag_run_id"]
     succeeds(place, lambda: call(f"work/dagRuns/{run}")["state"])
+
+
+def datahub(place: Place) -> None:
+    """DataHub's plugin writes the lineage of a DAG's inlets and outlets into a file."""
+    metadata = place.directory / "metadata.json"
+    connection = {"conn_type": "datahub-file", "host": str(metadata)}
+    place.environ.update(
+        AIRFLOW__DATAHUB__CONN_ID="datahub_file_default",
+        AIRFLOW_CONN_DATAHUB_FILE_DEFAULT=json.dumps(connection),
+        DATAHUB_TELEMETRY_ENABLED="false",
+    )
+    airflow_3_standalone(place, DATAHUB_DAG)
+
+    def lineage() -> bool:
+        records = json.loads(metadata.read_text())
+        written = json.dumps([r for r in records if r.get("aspectName") == "dataJobInputOutput"])
+        return all(name in written for name in ("shop.orders", "bucket/orders", "shop.totals"))
+
+    place.until("the lineage is in the file", lineage)
 
 
 def succeeds(place: Place, state: Callable[[], str]) -> None:
@@ -202,13 +240,13 @@ def double(number):
     return 2 * number
 
 if __name__ == "__main__":
-    results = group(double.s(number) for number in range(100)).apply_async()
-    assert results.get(timeout=300) == [2 * number for number in range(100)]
+    results = group(double.s(number) for number in range(40)).apply_async()
+    assert results.get(timeout=300) == [2 * number for number in range(40)]
 """
 
 
 def celery(place: Place) -> None:
-    """100 tasks are answered by four processes, each replaced after ten tasks."""
+    """40 tasks are answered by four processes, each replaced after five tasks."""
     place.environ["BROKER"] = services.redis(place)
     place.write("work.py", CELERY)
     place.start(
@@ -219,7 +257,7 @@ def celery(place: Place) -> None:
         "-c",
         "4",
         "--max-tasks-per-child",
-        "10",
+        "5",
         "-P",
         "prefork",
         "-l",
@@ -250,6 +288,108 @@ def xdist(place: Place) -> None:
     )
     place.finish("pytest", "-n", "4")
     assert b"50 passed" in place.log.read_bytes()
+
+
+MUTMUT = {
+    "setup.cfg": "[mutmut]\npaths_to_mutate=lib.py\ntests_dir=tests\n",
+    "lib.py": "def after(number):\n    return number + 1\n\n\ndef more(a, b):\n    return a - b > 0\n",
+    "tests/test_lib.py": """
+from lib import after, more
+
+def test_after():
+    assert after(1) == 2
+
+def test_more():
+    assert [more(2, 1), more(1, 1), more(1, 2)] == [True, False, False]
+""",
+}
+
+
+def mutmut(place: Place) -> None:
+    """Every mutant is tried in a process of its own, and killed by the tests."""
+    for name, text in MUTMUT.items():
+        place.write(name, text)
+    place.finish("mutmut", "run")
+    place.finish("mutmut", "results", "--all", "true")
+    ends = [line.rpartition(b": ")[2] for line in place.log.read_bytes().splitlines() if b"__mutmut_" in line]
+    assert len(ends) >= 4 and set(ends) == {b"killed"}, ends
+
+
+RQ = """
+import os
+import time
+
+from redis import Redis
+from rq import Queue
+
+def double(number):
+    return 2 * number
+
+if __name__ == "__main__":
+    queue = Queue(connection=Redis.from_url(os.environ["BROKER"]))
+    jobs = [queue.enqueue("work.double", number) for number in range(5)]
+    while not all(job.is_finished for job in jobs):
+        assert not any(job.is_failed for job in jobs)
+        time.sleep(0.1)
+"""
+
+
+def rq(place: Place) -> None:
+    """Five jobs are done, each by a process forked for it."""
+    place.environ["BROKER"] = services.redis(place)
+    place.write("work.py", RQ)
+    place.start("rq", "worker", "--url", place.environ["BROKER"])
+    place.finish("python", "work.py")
+
+
+GRANIAN = """
+import multiprocessing
+
+from granian.cli import entrypoint
+
+if __name__ == "__main__":
+    multiprocessing.set_start_method("spawn", force=True)  # macOS's default
+    entrypoint()
+"""
+
+
+def granian(place: Place) -> None:
+    """Requests are answered by two workers."""
+    place.write("wsgi.py", APPLICATION)
+    place.write("work.py", GRANIAN)
+    port = str(free_port())
+    options = ["--interface", "wsgi", "--workers", "2", "--port", port, "--process-name", "granian"]
+    place.start("python", "work.py", *options, "wsgi:application")
+    answers: set[bytes] = set()
+
+    def answered_by_two() -> bool:
+        answers.add(get(f"http://127.0.0.1:{port}/"))
+        return len(answers) == 2
+
+    place.until("two workers answer", answered_by_two)
+
+
+RAY = """
+import os
+
+import ray
+
+@ray.remote
+def where():
+    import setproctitle
+    return setproctitle.__file__
+
+if __name__ == "__main__":
+    ray.init(num_cpus=1, include_dashboard=False)
+    file = ray.get(where.remote())
+    assert file.endswith("replacement.py") or os.environ["AIRFLOW_SETPROCTITLE_SHIM"] == "off", file
+"""
+
+
+def ray(place: Place) -> None:
+    """A remote function runs in a worker, and the setproctitle that it imports is the shim's, where it is on."""
+    place.write("work.py", RAY)
+    place.finish("python", "work.py")
 
 
 FORKS = """
@@ -317,23 +457,50 @@ def forks(**children: int) -> Callable[[Place], None]:
     return work
 
 
-GUARDED = (
-    "guarded upstream: setproctitle is not called on macOS, so no crash is to be expected there; "
-    "the simulation cannot show the guard"
-)
+GUARDED = "guarded upstream: on macOS it does not import setproctitle"
 EXEC = "its processes are started by exec, not by fork alone"
 
+GUNICORN_TITLES = ("gunicorn: master [wsgi:application]", "gunicorn: worker [wsgi:application]")
+AIRFLOW_3_TITLES = (
+    "airflow worker -- LocalExecutor",
+    "airflow api_server",
+    "gunicorn: master",
+    "gunicorn: worker",
+)
+AIRFLOW_GUARDS = (
+    "airflow.api_fastapi.gunicorn_config",
+    "airflow.cli.commands.api_server_command",
+    "airflow.executors.base_executor",
+    "airflow.executors.local_executor",
+    "airflow.sdk.execution_time.task_runner",
+    "airflow.utils.serve_logs.core",
+    "gunicorn.util",
+)
 # One environment for all that is run of it.
 AIRFLOW_2 = ["apache-airflow[postgres,celery,redis]==2.10.5"]
 
 CONSUMERS = [
     *(
-        Consumer("gunicorn", version, requirements, gunicorn(*options), symptom=WAS_SENT, slow=slow)
-        for version, requirements, options, slow in (
-            ("23.0.0 sync", ["gunicorn==23.0.0"], ["-k", "sync"], False),
-            ("23.0.0 gthread", ["gunicorn==23.0.0"], ["-k", "gthread", "--threads", "2"], False),
-            ("23.0.0 gevent", ["gunicorn==23.0.0", "gevent"], ["-k", "gevent"], True),
-            ("23.0.0 --preload", ["gunicorn==23.0.0"], ["--preload"], True),
+        Consumer(
+            "gunicorn",
+            version,
+            requirements,
+            gunicorn(*options),
+            symptom=WAS_SENT,
+            slow=slow,
+            titles=titles,
+        )
+        for version, requirements, options, slow, titles in (
+            ("23.0.0 sync", ["gunicorn==23.0.0"], ["-k", "sync"], False, GUNICORN_TITLES),
+            (
+                "23.0.0 gthread",
+                ["gunicorn==23.0.0"],
+                ["-k", "gthread", "--threads", "2"],
+                False,
+                GUNICORN_TITLES,
+            ),
+            ("23.0.0 gevent", ["gunicorn==23.0.0", "gevent"], ["-k", "gevent"], True, ()),
+            ("23.0.0 --preload", ["gunicorn==23.0.0"], ["--preload"], True, ()),
         )
     ),
     Consumer(
@@ -343,7 +510,15 @@ CONSUMERS = [
         gunicorn("-k", "sync"),
         symptom=b"was terminated due to signal 11",
     ),
-    Consumer("gunicorn", "newest", ["gunicorn>=25"], gunicorn(), before="guarded", why=GUARDED),
+    Consumer(
+        "gunicorn",
+        "newest",
+        ["gunicorn>=25"],
+        gunicorn(),
+        before="guarded",
+        why=GUARDED,
+        guards=["gunicorn.util"],
+    ),
     *(
         Consumer(
             "multiprocessing",
@@ -372,10 +547,11 @@ CONSUMERS = [
             SIGNAL_11,
             slow=slow,
             needs=["redis-server"],
+            titles=titles,
         )
-        for version, requirements, era, slow in (
-            ("newest", ["celery[redis]"], None, False),
-            ("5.3", ["celery[redis]==5.3.*"], "2024-03-01", True),
+        for version, requirements, era, slow, titles in (
+            ("newest", ["celery[redis]"], None, False, ("[celeryd: celery@",)),
+            ("5.3", ["celery[redis]==5.3.*"], "2024-03-01", True, ()),
         )
     ),
     Consumer(
@@ -386,6 +562,24 @@ CONSUMERS = [
         environ={"DASK_DISTRIBUTED__WORKER__MULTIPROCESSING_METHOD": "forkserver"},
     ),
     Consumer("Dask distributed", "spawn", ["distributed"], dask, before="lives", why=EXEC),
+    Consumer("granian", "spawn", ["granian[pname]"], granian, before="lives", why=EXEC),
+    Consumer(
+        "mutmut",
+        "3.3.1",
+        ["mutmut==3.3.1", "pytest<9"],
+        mutmut,
+        symptom=b": segfault",
+        enough=100,  # It goes on to the end.
+    ),
+    Consumer("Ray", "2.47.1", ["ray==2.47.1"], ray, before="lives", why=EXEC),
+    Consumer(
+        "RQ on Redis",
+        "newest",
+        ["rq"],
+        rq,
+        symptom=b"waitpid returned 11 (signal 11)",
+        needs=["redis-server"],
+    ),
     Consumer("pytest-xdist", "newest", ["pytest-xdist"], xdist, before="lives", why=EXEC),
     *(
         Consumer(
@@ -411,6 +605,7 @@ CONSUMERS = [
         symptom=EXIT_CODE,
         enough=10,
         needs=["psql"],
+        titles=("airflow worker -- LocalExecutor",),
     ),
     Consumer(
         "Airflow, CeleryExecutor",
@@ -429,8 +624,24 @@ CONSUMERS = [
             airflow_3_standalone,
             exclude_newer=era,
             enough=10,
+            titles=titles,
         )
-        for version, era in (("3.0.2", "2025-07-15"), ("3.0.6", "2025-09-15"))
+        for version, era, titles in (("3.0.2", "2025-07-15", AIRFLOW_3_TITLES), ("3.0.6", "2025-09-15", ()))
+    ),
+    Consumer(
+        "Airflow with DataHub's plugin",
+        "3.0.2, plugin 1.4.0",
+        [
+            "apache-airflow==3.0.2",
+            "acryl-datahub-airflow-plugin[airflow3,datahub-file]==1.4.0",
+            *(
+                f"--exclude-newer-package={name}=2026-03-01"
+                for name in ("acryl-datahub", "acryl-datahub-airflow-plugin", "sqlglot", "sqlglotrs")
+            ),
+        ],
+        datahub,
+        exclude_newer="2025-07-15",
+        enough=10,
     ),
     *(
         Consumer(
@@ -440,6 +651,7 @@ CONSUMERS = [
             airflow_3_standalone,
             before="guarded",
             why=GUARDED,
+            guards=AIRFLOW_GUARDS,
         )
         for version in ("3.1", "3.3")
     ),

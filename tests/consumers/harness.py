@@ -41,6 +41,43 @@ class NativeCode:
 STAND_IN = NativeCode("stand-in", Path(__file__).parent / "counted")
 
 
+# A sitecustomize: `import sys` gives some modules a sys that says macOS, and nobody else.
+GUARDS = """
+import builtins
+import sys
+from importlib.machinery import PathFinder
+from types import ModuleType
+
+class Mac(ModuleType):
+    platform = "darwin"
+
+    def __getattr__(self, name):
+        return getattr(sys, name)
+
+    def __setattr__(self, name, value):
+        setattr(sys, name, value)
+
+def import_(name, *details):
+    return Mac("sys") if name == "sys" else builtins.__import__(name, *details)
+
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name not in MODULES:
+            return None
+        spec = PathFinder.find_spec(name, path)
+        load = spec.loader.exec_module
+
+        def exec_module(module):
+            module.__builtins__ = {**vars(builtins), "__import__": import_}
+            load(module)
+
+        spec.loader.exec_module = exec_module
+        return spec
+
+sys.meta_path.insert(0, Finder())
+"""
+
+
 @dataclass(frozen=True)
 class Consumer:
     """A program that forks and sets titles: what to install, and the work it must do.
@@ -48,8 +85,9 @@ class Consumer:
     `work` gets a Place, starts servers there, and returns when the work is done; it waits by
     Place.until() only, so that a run that keeps crashing is given up early. `symptom` is what users
     find in the log, b"" where the program logs nothing of a death. `before` says what happens without the shim: its processes "die";
-    it "lives", for the reason `why`; or it is "guarded" upstream on macOS, which only a Mac can
-    show, as programs see the real platform once the startup files have run.
+    it "lives", for the reason `why`; or it is "guarded" upstream on macOS: the modules in `guards`
+    see macOS, and never import setproctitle. `titles` are beginnings
+    of titles that `ps` shows in titles mode when the work is done.
     """
 
     name: str
@@ -62,6 +100,8 @@ class Consumer:
     why: str = ""
     enough: int = 4  # deaths after which a run is given up
     needs: Sequence[str] = ()  # programs of the system
+    titles: Sequence[str] = ()
+    guards: Sequence[str] = ()
     slow: bool = True
     python: str | None = None  # a version; else the one that runs the tests
     environ: dict[str, str] = field(default_factory=dict)
@@ -73,13 +113,17 @@ class Consumer:
 
 @dataclass
 class Outcome:
-    """What one run of a consumer came to; `native` are the lines that the native code wrote."""
+    """What one run of a consumer came to.
+
+    `native` are the lines that the native code wrote, `ps` the processes that ran when the work was done.
+    """
 
     deaths: int
     done: bool
     seconds: float
     log: bytes
     native: list[str]
+    ps: list[str]
     failure: str = ""
 
 
@@ -146,6 +190,12 @@ class Place:
         """The lines that the native code has written so far."""
         return self.native_log.read_text().splitlines()
 
+    def ps(self) -> list[str]:
+        """How `ps` shows the processes that were started here and those that they started."""
+        sessions = ",".join(str(process.pid) for process in self.processes)
+        command = ["ps", "-ww", "-o", "args=", "-s", sessions]
+        return subprocess.run(command, capture_output=True, text=True, check=False).stdout.splitlines()
+
     def deaths(self) -> int:
         """How many processes have died by SIGSEGV so far."""
         if (
@@ -179,6 +229,10 @@ def run(consumer: Consumer, venv: Venv, directory: Path, shim: str, native: Nati
             **consumer.environ,
         }
     )
+    if consumer.guards and shim == "off" and sys.platform != "darwin":
+        (directory / "guards").mkdir()
+        (directory / "guards/sitecustomize.py").write_text(GUARDS.replace("MODULES", repr(consumer.guards)))
+        environ["PYTHONPATH"] = f"{directory / 'guards'}{os.pathsep}{native.path}"
     place = Place(venv, directory, environ, give_up_after=consumer.enough if shim == "off" else 1)
     started = time.monotonic()
     failure = ""
@@ -187,22 +241,25 @@ def run(consumer: Consumer, venv: Venv, directory: Path, shim: str, native: Nati
             consumer.work(place)
         except AssertionError as error:
             failure = f"{type(error).__name__}: {error}"
+        ps = place.ps()
     return Outcome(
         deaths=place.deaths(),
         done=not failure,
         seconds=time.monotonic() - started,
         log=place.log.read_bytes(),
         native=place.native(),
+        ps=ps,
         failure=failure,
     )
 
 
-def record(results: Path, consumer: Consumer, before: Outcome | None, after: Outcome) -> None:
-    """Put the consumer's line into the results file, from which the README's table is made."""
+def record(results: Path, consumer: Consumer, before: Outcome, after: Outcome, native: NativeCode) -> None:
+    """Put the consumer's line into the results file, from which the table of consumers is made."""
     line = {
         "consumer": consumer.name,
         "version": consumer.version,
-        "before": None if before is None else before.deaths,
+        "native": native.name,
+        "before": before.deaths,
         "after": after.deaths,
         "done": after.done,
         "seconds": round(after.seconds),

@@ -13,6 +13,7 @@ import struct
 import sys
 import types
 from collections.abc import Callable
+from typing import Any
 from unittest import mock
 
 import unicorn as u
@@ -93,13 +94,21 @@ class NotModelled(Exception):
     """The code uses a function that the emulator does not know."""
 
 
+def _processor(is_arm: bool) -> Any:
+    """An emulated processor; unicorn has no type hints."""
+    unicorn: Any = u
+    if is_arm:
+        return unicorn.Uc(u.UC_ARCH_ARM64, u.UC_MODE_ARM)
+    return unicorn.Uc(u.UC_ARCH_X86, u.UC_MODE_64)
+
+
 class Emulator:
     """A process with the image in its memory. `calls` are the functions of the outside called so far."""
 
     def __init__(self, image: Image) -> None:
         self.image = image
         self.arm = image.machine == "arm64"
-        self.cpu = u.Uc(u.UC_ARCH_ARM64, u.UC_MODE_ARM) if self.arm else u.Uc(u.UC_ARCH_X86, u.UC_MODE_64)
+        self.cpu = _processor(self.arm)
         names = ("RDI", "RSI", "RDX", "RCX", "R8", "R9")
         self.arguments: list[int] = (
             [getattr(arm, f"UC_ARM64_REG_X{n}") for n in range(6)]
@@ -132,7 +141,7 @@ class Emulator:
     def text(self, at: int) -> bytes:
         return bytes(self.cpu.mem_read(at, 4096)).partition(b"\0")[0]
 
-    def bytes(self, at: int, size: int) -> bytes:
+    def read(self, at: int, size: int) -> bytes:
         return bytes(self.cpu.mem_read(at, size))
 
     def fill(self, at: int, content: bytes) -> int:
@@ -146,12 +155,12 @@ class Emulator:
     def cells(self, *values: int) -> int:
         return self.alloc(8 * len(values), struct.pack(f"<{len(values)}Q", *values))
 
-    def object(self, kind: int = 0, *fields: int) -> int:
+    def new_object(self, kind: int = 0, *fields: int) -> int:
         """An object of Python's or CoreFoundation's: a reference count, a type, then 8 bytes each."""
         return self.alloc(128, struct.pack(f"<{len(fields) + 2}Q", 1 << 20, kind, *fields))
 
     def string(self, content: bytes) -> int:
-        return self.object(self.str, 0, self.alloc(len(content) + 1, content + b"\0"))
+        return self.new_object(self.str, 0, self.alloc(len(content) + 1, content + b"\0"))
 
     def slot(self, name: str) -> int:
         """The address of a function or datum of the outside. Raises NotModelled."""
@@ -202,7 +211,7 @@ class Emulator:
             return lambda *_: value
 
         def copy(to: int, start: int, size: int, *_: int) -> int:
-            return self.fill(to, self.bytes(start, size))
+            return self.fill(to, self.read(start, size))
 
         def clear(at: int, size: int, *_: int) -> int:
             return self.fill(at, bytes(size))
@@ -215,7 +224,7 @@ class Emulator:
             return string + where if where >= 0 else 0
 
         def wide(string: int, *_: int) -> int:
-            text = self.bytes(string, 96).decode("utf-32-le").partition("\0")[0]
+            text = self.read(string, 96).decode("utf-32-le").partition("\0")[0]
             return self.string(text.encode())
 
         def parse(*arguments: int) -> int:
@@ -236,7 +245,7 @@ class Emulator:
             "malloc": lambda size, *_: self.alloc(size),
             "memcpy": copy,
             "bzero": clear,
-            "memcmp": lambda a, b, size, *_: int(self.bytes(a, size) != self.bytes(b, size)),
+            "memcmp": lambda a, b, size, *_: int(self.read(a, size) != self.read(b, size)),
             "strcmp": lambda a, b, *_: int(self.text(a) != self.text(b)),
             "strncpy": lambda to, start, size, *_: self.fill(to, self.text(start)[:size].ljust(size, b"\0")),
             "strlen": lambda string, *_: len(self.text(string)),
@@ -253,10 +262,10 @@ class Emulator:
             "CFBundleGetFunctionPointerForName": lambda _, name, *__: self.slot(
                 self.text(self.word(name + 16)).decode()
             ),
-            "CFBundleGetDataPointerForName": lambda *_: self.cells(self.object()),
+            "CFBundleGetDataPointerForName": lambda *_: self.cells(self.new_object()),
             STRING + "6appendEPKcm": self._append,
             **dict.fromkeys(RETURN_ZERO, constant(0)),
-            **{name: lambda *_: self.object() for name in RETURN_OBJECT},
+            **{name: lambda *_: self.new_object() for name in RETURN_OBJECT},
             **{name: constant(place) for name, place in places.items()},
         }
         same = {
@@ -271,21 +280,21 @@ class Emulator:
 
     def _append(self, string: int, more: int, size: int, *_: int) -> int:
         """libc++'s std::string::append. Its three fields are laid out differently on arm64."""
-        fields = struct.unpack("<3Q", self.bytes(string, 24))
+        fields = struct.unpack("<3Q", self.read(string, 24))
         if self.arm:
             long, data, length = fields[2] >> 63, fields[0], fields[1]
-            old = self.bytes(data, length) if long else self.bytes(string, fields[2] >> 56)
+            old = self.read(data, length) if long else self.read(string, fields[2] >> 56)
         else:
             long, data, length = fields[0] & 1, fields[2], fields[1]
-            old = self.bytes(data, length) if long else self.bytes(string + 1, (fields[0] & 255) >> 1)
-        new = old + self.bytes(more, size)
+            old = self.read(data, length) if long else self.read(string + 1, (fields[0] & 255) >> 1)
+        new = old + self.read(more, size)
         at, room = self.alloc(len(new) + 8, new + b"\0"), len(new) // 2 * 2 + 2
         fresh = (at, len(new), room | 1 << 63) if self.arm else (room | 1, len(new), at)
         return self.fill(string, struct.pack("<3Q", *fresh))
 
     # --- running
 
-    def _outside(self, cpu: u.Uc, at: int, _size: int, _data: object) -> None:
+    def _outside(self, cpu: Any, at: int, _size: int, _data: object) -> None:
         """The image called a function of the outside, or the outermost function returned."""
         if at == END:
             cpu.emu_stop()
@@ -330,7 +339,7 @@ class Emulator:
         methods, slots = self.word(self.definition + 64), self.word(self.definition + 72)
         while slots and (kind := self.word(slots)):
             Py_mod_exec = 2  # CPython's name
-            if kind == Py_mod_exec and self.run(self.word(slots + 8), self.object()):
+            if kind == Py_mod_exec and self.run(self.word(slots + 8), self.new_object()):
                 raise NotModelled(f"{self.image.wheel}: its execution raises an exception")
             slots += 16
         while name := self.word(methods):
@@ -341,6 +350,7 @@ class Emulator:
             return native
         package = types.ModuleType(self.image.name.partition(".")[0])
         package.__path__ = []
+        package.__package__ = package.__name__
         modules = {package.__name__: package, self.image.name: native}
         with mock.patch.dict(sys.modules, modules), mock.patch("sys.platform", "darwin"):
             exec(self.image.package, package.__dict__)  # noqa: S102  # the package's own source
@@ -356,11 +366,11 @@ class Emulator:
                 array = values + [self.slot(f"_Py_{value}Struct") for value in keywords.values()]
                 names = [self.string(name.encode()) for name in keywords]
                 # A tuple's items begin at 24, from Python 3.14 on at 32: there is one, in both places.
-                tuple_of_names = self.object(self.tuple, len(names), *names * 2) if names else 0
+                tuple_of_names = self.new_object(self.tuple, len(names), *names * 2) if names else 0
                 arguments = (self.cells(*array, 0), len(values), tuple_of_names)
             else:
                 arguments = (values[0] if values else 0, 0, 0)
-            if not self.run(function, self.object(), *arguments):
+            if not self.run(function, self.new_object(), *arguments):
                 raise NotModelled(f"{self.image.wheel}: a function of its raises an exception")
 
         return call

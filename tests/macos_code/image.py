@@ -1,21 +1,23 @@
 """Reads the extension module in a macOS wheel: what lies in memory, and what the dynamic linker must fill in.
 
-Read with lief. Both formats of fixups are understood, bind opcodes and chained fixups; the releases of
-setproctitle and processtitle seen so far all have the first.
+Read with lief. Both formats of fixups are understood, bind opcodes and chained fixups; all releases of
+setproctitle and processtitle seen so far have the first. Initialisers named by offset are not.
 """
 
 from __future__ import annotations
 
 import re
 import zipfile
-from collections.abc import Iterator
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
 import lief
 
+lief.logging.disable()  # What is wrong with a file is told by NotRun.
+
 MACHINES = {"arm64": lief.MachO.Header.CPU_TYPE.ARM64, "x86_64": lief.MachO.Header.CPU_TYPE.X86_64}
-SUFFIX = re.compile(r"\.cpython-(\d+)(t?)-darwin\.so$")
+EXTENSION = re.compile(r"(?:(\w+)/)?(\w+)\.cpython-\d+(t?)-darwin\.so$")
 
 
 class NotRun(Exception):
@@ -46,32 +48,38 @@ def read(wheel: Path, machine: str) -> Image:
     try:
         if machine not in MACHINES:
             raise NotRun(f"no such machine: {machine!r}; there are {', '.join(MACHINES)}")
-        return _read(wheel, zipfile.Path(wheel) if wheel.is_file() else wheel, machine)
+        return _read(wheel.name, _files(wheel), machine)
     except NotRun as error:
         raise NotRun(f"{wheel.name}: {error}") from None
-    except (OSError, EOFError, zipfile.BadZipFile, KeyError, ValueError) as error:
+    except (OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise NotRun(f"{wheel.name}: not a whole wheel: {' '.join(str(error).split())}") from None
 
 
-def _read(wheel: Path, root: Path | zipfile.Path, machine: str) -> Image:
-    modules = list(_extensions(root))
-    if not modules:
+def _files(wheel: Path) -> dict[str, bytes]:
+    """The contents of the wheel's modules by their paths in it."""
+    if wheel.is_dir():
+        paths = [path for path in wheel.rglob("*") if path.suffix in (".py", ".so")]
+        return {str(path.relative_to(wheel)): path.read_bytes() for path in paths}
+    with zipfile.ZipFile(wheel) as archive:
+        return {name: archive.read(name) for name in archive.namelist() if name.endswith((".py", ".so"))}
+
+
+def _read(wheel: str, files: dict[str, bytes], machine: str) -> Image:
+    names = [match for match in map(EXTENSION.match, sorted(files)) if match]
+    if not names:
         raise NotRun("has no extension module for macOS")
-    package, file = modules[0]
-    suffix = SUFFIX.search(file.name)
-    assert suffix
-    if suffix[2]:
-        raise NotRun("for a free-threaded Python, whose objects are laid out in another way")
-    content = file.read_bytes()
-    fat = lief.MachO.parse(list(content))
+    file, package, module, free_threaded = names[0].group(0, 1, 2, 3)
+    if free_threaded:
+        raise NotRun("is for a free-threaded Python, whose objects are laid out in another way")
+    fat = lief.MachO.parse(list(files[file]))
     if fat is None:
-        raise NotRun(f"{file.name} is not Mach-O, or damaged")
-    binaries = {fat.at(n).header.cpu_type: fat.at(n) for n in range(fat.size)}
+        raise NotRun(f"{file} is not Mach-O, or damaged")
+    binaries = {binary.header.cpu_type: binary for binary in fat}
     binary = binaries.get(MACHINES[machine])
     if binary is None:
-        raise NotRun(f"{file.name} has no code for {machine}, only {', '.join(t.name for t in binaries)}")
+        raise NotRun(f"{file} has no code for {machine}, only {', '.join(t.name for t in binaries)}")
     if any(len(segment.content) < segment.file_size for segment in binary.segments):
-        raise NotRun(f"{file.name} is cut off")
+        raise NotRun(f"{file} is cut off")
     memory = bytearray(max(s.virtual_address + s.virtual_size for s in binary.segments))
     for segment in binary.segments:
         start = segment.virtual_address
@@ -82,8 +90,8 @@ def _read(wheel: Path, root: Path | zipfile.Path, machine: str) -> Image:
             memory[fixup.address : fixup.address + 8] = fixup.target.to_bytes(8, "little")
         rebased.append(fixup.address)
     image = Image(
-        wheel=wheel.name,
-        name=".".join([*package, file.name.partition(".")[0]]),
+        wheel=wheel,
+        name=f"{package}.{module}" if package else module,
         machine=machine,
         memory=bytes(memory),
         rebased=rebased,
@@ -96,7 +104,7 @@ def _read(wheel: Path, root: Path | zipfile.Path, machine: str) -> Image:
             str(s.name).removeprefix("_"): s.value for s in binary.symbols if s.value and s.numberof_sections
         },
         initialisers=[],
-        package=(root / package[0] / "__init__.py").read_text("utf-8") if package else "",
+        package=files[f"{package}/__init__.py"].decode() if package else "",
     )
     for section in binary.sections:
         if section.type == lief.MachO.Section.TYPE.MOD_INIT_FUNC_POINTERS:
@@ -104,13 +112,5 @@ def _read(wheel: Path, root: Path | zipfile.Path, machine: str) -> Image:
                 image.word(section.virtual_address + offset) for offset in range(0, section.size, 8)
             )
         elif section.type == lief.MachO.Section.TYPE.INIT_FUNC_OFFSETS:
-            raise NotRun(f"{file.name} has initialisers of a kind that is not modelled")
+            raise NotRun(f"{file} has initialisers of a kind that is not modelled")
     return image
-
-
-def _extensions(root: Path | zipfile.Path) -> Iterator[tuple[list[str], Path | zipfile.Path]]:
-    """Find the wheel's extension modules for macOS, in a package or beside it."""
-    for entry in sorted(root.iterdir(), key=lambda entry: entry.name):
-        for file in sorted(entry.iterdir(), key=lambda file: file.name) if entry.is_dir() else [entry]:
-            if SUFFIX.search(file.name):
-                yield ([entry.name] if entry.is_dir() else []), file

@@ -64,8 +64,7 @@ def load(directory: Path, name: str) -> object:
     note("loaded", name)
     image = json.loads((directory / "image.json").read_text())
     memory = (directory / "image.bin").read_bytes()
-    area = mmap.mmap(-1, len(memory), prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
-    area.write(memory)
+    area = _area(memory)
     base = addressof(ctypes.c_char.from_buffer(area))
     _kept.extend([area, ctypes.py_object(_kept)])
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(_kept))  # The code is called until the interpreter is gone.
@@ -179,10 +178,17 @@ def _append(string: int, more: int, size: int | None, *_: int | None) -> int:
     return string
 
 
+def _area(content: bytes) -> mmap.mmap:
+    """Memory for code and data, each process's own after fork."""
+    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+    area = mmap.mmap(-1, len(content), flags=flags, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
+    area.write(content)
+    return area
+
+
 def _thread_variable() -> int:
-    """Code for the one variable of each thread's: the address of a cell, all other registers kept."""
-    area = mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
-    area.write(b"\x48\xb8" + _cells(0).to_bytes(8, "little") + b"\xc3")  # mov rax, cell; ret
+    """Code that gives the address of a thread's variable: one cell for all threads, all other registers kept."""
+    area = _area(b"\x48\xb8" + _cells(0).to_bytes(8, "little") + b"\xc3")  # mov rax, cell; ret
     _kept.append(area)
     return addressof(ctypes.c_char.from_buffer(area))
 

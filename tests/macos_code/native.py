@@ -5,10 +5,17 @@ The package's own __init__.py runs, and sees macOS while it does.
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 
+from macos_code import wheels
 from macos_code.image import read
+
+# The newest release of each that has a wheel for the Python.
+SETPROCTITLE = {"3.9": "setproctitle==1.3.7"}
+NEWEST = "setproctitle==1.3.8"
+PROCESSTITLE = "processtitle==1.3"
 
 EXTENSION = """\
 import pathlib, sys
@@ -41,3 +48,15 @@ def lay_out(wheel: Path, directory: Path) -> None:
     (place / f"{module}.py").write_text(EXTENSION.format(loader=str(directory)))
     (place / "__init__.py").write_text(PACKAGE.format(name=image.name, source=image.package))
     (directory / "macos_loader.py").write_bytes(Path(__file__).with_name("loader.py").read_bytes())
+
+
+def both(python: str, directory: Path) -> str:
+    """Lay out setproctitle and, where it has a wheel for the Python, processtitle; return the first one's release.
+
+    Raises wheels.Unreachable.
+    """
+    release = SETPROCTITLE.get(python, NEWEST)
+    lay_out(wheels.fetch(release, python, "x86_64"), directory)
+    with contextlib.suppress(wheels.NoWheel):
+        lay_out(wheels.fetch(PROCESSTITLE, python, "x86_64"), directory)
+    return release

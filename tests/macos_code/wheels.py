@@ -41,8 +41,9 @@ def fetch(requirement: str, python: str, machine: str) -> Path:
         except AssertionError as error:
             if "has no usable wheels" not in str(error):
                 shutil.rmtree(fresh)
-                raise Unreachable(f"{requirement}: {' '.join(str(error).split())[:300]}") from None
-            (fresh / "wheel").mkdir(exist_ok=True)
+                raise Unreachable(told(error)) from None
+            shutil.rmtree(fresh / "wheel", ignore_errors=True)
+            (fresh / "wheel").mkdir()
         try:
             (fresh / "wheel").rename(place)
         except OSError:  # Another process was faster.
@@ -70,6 +71,11 @@ def releases(name: str) -> list[str]:
             name,
         )
     except AssertionError as error:
-        raise Unreachable(f"{name}: {' '.join(str(error).split())[-300:]}") from None
+        raise Unreachable(told(error)) from None
     versions = re.findall(r"\d+(?:\.\d+)*", listing.partition("Available versions:")[2].partition("\n")[0])
     return sorted(versions, key=lambda version: [int(part) for part in version.split(".")])
+
+
+def told(error: AssertionError) -> str:
+    """What uv, or pip under it, says of a failure, on one line."""
+    return " ".join(str(error).partition("error:")[2].split()) or str(error).rpartition("ERROR: ")[2].strip()

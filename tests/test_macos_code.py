@@ -1,0 +1,289 @@
+"""What the macOS code of setproctitle and processtitle does, run here; only Apple's functions are simulated."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from consumers.harness import NativeCode
+from environments import ROOT, SWITCH, Venv, clean_environ
+
+lief = pytest.importorskip("lief", reason="needs the dependency group macos-code")
+pytest.importorskip("unicorn", reason="needs the dependency group macos-code")
+
+from macos_code import table, wheels
+from macos_code.emulator import Emulator, NotModelled
+from macos_code.image import NotRun, read
+from macos_code.native import NEWEST, PROCESSTITLE, lay_out
+
+pytestmark = pytest.mark.slow
+
+
+def fetched(requirement: str, python: str, machine: str) -> Path:
+    try:
+        return wheels.fetch(requirement, python, machine)
+    except wheels.Unreachable as error:
+        pytest.skip(f"the package index gave no wheel: {error}")
+
+
+# --- every release
+
+
+@pytest.fixture(scope="module")
+def rows() -> list[table.Row]:
+    try:
+        return table.everything()
+    except wheels.Unreachable as error:
+        pytest.skip(f"the package index gave no answer: {error}")
+
+
+def test_each_release_calls_what_the_page_says_and_a_newer_one_what_the_last_did(
+    rows: list[table.Row],
+) -> None:
+    page = table.on_page()
+    known = {re.sub(r" [\d.]+", "", release): calls for release, calls in page.items()}
+    for row in rows:
+        expected = page.get(row.release) or known[re.sub(r" [\d.]+", "", row.release)]
+        again = f"python tests/macos_code/table.py -v '{row.release.partition(',')[0].replace(' ', '==')}'"
+        assert row.calls == expected, (
+            f"{' | '.join(row.cells())}\ndiffers from {table.PAGE.name}; see {again}"
+        )
+    assert page.keys() <= {row.release for row in rows}
+
+
+def test_doctor_calls_those_releases_unsafe_that_call_launch_services(rows: list[table.Row]) -> None:
+    from airflow_setproctitle_shim.diagnosis.state import unsafe_on_macos
+
+    releases = {row.release.split()[1]: row for row in rows if row.release.startswith("setproctitle")}
+    assert {version: unsafe_on_macos(version) for version in releases} == {
+        version: "set" in "".join(row.calls) for version, row in releases.items()
+    }
+
+
+def test_only_processtitle_not_prepared_as_fork_safe_calls_apples_functions(rows: list[table.Row]) -> None:
+    found = {row.release.rpartition(" ")[2]: "".join(row.calls) for row in rows if "fork_safe" in row.release}
+    assert "set" in found["fork_safe_only=False"]
+    assert not re.search(r"\d", found["fork_safe_only=True"])
+
+
+# --- wheels that cannot be run
+
+
+def packed(directory: Path, wheel: Path, change: Callable[[str, bytes], tuple[str, bytes]]) -> Path:
+    """A wheel file from an unpacked wheel, each file's name and content changed."""
+    with zipfile.ZipFile(wheel, "w") as archive:
+        for path in sorted(path for path in directory.rglob("*") if path.is_file()):
+            archive.writestr(*change(str(path.relative_to(directory)), path.read_bytes()))
+    return wheel
+
+
+def of_powerpc(name: str, content: bytes) -> tuple[str, bytes]:
+    x86_64, powerpc64 = (0x01000007).to_bytes(4, "little"), (0x01000012).to_bytes(4, "little")
+    return name, content.replace(x86_64, powerpc64, 1) if name.endswith(".so") else content
+
+
+def cut_off(name: str, content: bytes) -> tuple[str, bytes]:
+    return name, content[: len(content) // 2] if name.endswith(".so") else content
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (lambda name, content: (name.replace("darwin", "x86_64-linux-gnu"), content), "no extension module"),
+        (lambda name, content: (re.sub(r"(\d)-darwin", r"\1t-darwin", name), content), "free-threaded"),
+        (of_powerpc, "has no code for x86_64, only POWERPC64"),
+        (cut_off, "is cut off"),
+        (lambda name, content: (name, b"" if name.endswith(".so") else content), "is not Mach-O"),
+        (None, "not a whole wheel"),
+    ],
+    ids=["without a macOS part", "free-threaded", "another machine", "cut off", "empty", "half a file"],
+)
+def test_a_wheel_that_cannot_be_run_is_not_run_and_one_line_says_why(
+    change: Callable[[str, bytes], tuple[str, bytes]] | None, why: str, tmp_path: Path
+) -> None:
+    directory = fetched(PROCESSTITLE, "3.11", "x86_64")
+    wheel = packed(directory, tmp_path / "one.whl", change or (lambda name, content: (name, content)))
+    if change is None:
+        wheel.write_bytes(wheel.read_bytes()[:20000])
+    with pytest.raises(NotRun, match=f"^one.whl: .*{why}") as error:
+        read(wheel, "x86_64")
+    assert "\n" not in str(error.value)
+    command = [sys.executable, str(ROOT / "tests/macos_code/table.py"), str(wheel)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and done.stderr == ""
+    assert f"| not run: {error.value} | not run | not run |" in done.stdout
+
+
+def unknown_function(name: str, content: bytes) -> tuple[str, bytes]:
+    return name, content.replace(b"_strdup\0", b"_strpud\0")
+
+
+@pytest.mark.parametrize("requirement", [NEWEST, PROCESSTITLE])
+def test_a_function_that_is_not_modelled_is_an_error(requirement: str, tmp_path: Path) -> None:
+    wheel = packed(fetched(requirement, "3.11", "x86_64"), tmp_path / "one.whl", unknown_function)
+    with pytest.raises(NotModelled, match="uses strpud, which is not modelled"):
+        Emulator(read(wheel, "x86_64"))
+    lay_out(wheel, tmp_path / "native")
+    name = requirement.partition("=")[0]
+    done = subprocess.run(
+        [sys.executable, "-c", f"import {name}"],
+        env=clean_environ(PYTHONPATH=str(tmp_path / "native")),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "NotModelled: the code uses strpud, which is not modelled" in done.stderr
+
+
+# --- fixups of the newer format, which no release has so far
+
+TINY = r"""
+typedef void *object;
+extern object PyModuleDef_Init(void *), PyArg_ParseTupleAndKeywords(object, object, const char *, char **, ...);
+extern object dlopen(const char *, int), _Py_NoneStruct;
+extern char ***_NSGetArgv(void), *strncpy(char *, const char *, unsigned long);
+static char *keywords[] = {"title", 0};
+static object set(object self, object args, object kwargs) {
+    char *title;
+    PyArg_ParseTupleAndKeywords(args, kwargs, "s", keywords, &title);
+    strncpy((*_NSGetArgv())[0], title, 64);
+    dlopen(keywords[0], 0);
+    return &_Py_NoneStruct;
+}
+static struct { const char *name; void *function; int flags; const char *doc; } methods[] = {{"setproctitle", set, 3}, {0}};
+static struct { long base[5]; const char *name, *doc; long size; void *methods, *rest[4]; } definition = {
+    {1}, "tiny", 0, 0, methods};
+object PyInit_tiny(void) { return PyModuleDef_Init(&definition); }
+"""
+
+
+def tool(name: str) -> str:
+    """A program of LLVM's, whose Debian packages have a number behind the name."""
+    found = [path for number in ("-19", "-16", "") if (path := shutil.which(name + number))]
+    return found[0] if found else pytest.skip(f"not installed on this machine: {name} 16 or later")
+
+
+@pytest.mark.parametrize("machine", ["arm64", "x86_64"])
+def test_code_with_chained_fixups_runs_as_well(tmp_path: Path, machine: str) -> None:
+    clang, linker = tool("clang"), tool("ld64.lld")
+    (tmp_path / "tiny.c").write_text(TINY)
+    options = ["-target", f"{machine}-apple-macos13", "-ffreestanding", "-fno-stack-protector", "-O1", "-w"]
+    subprocess.run([clang, *options, "-c", "tiny.c"], cwd=tmp_path, check=True)
+    options = ["-bundle", "-undefined", "dynamic_lookup", "-platform_version", "macos", "13.0", "13.0"]
+    (tmp_path / "wheel").mkdir()
+    output = ["-o", "wheel/tiny.cpython-311-darwin.so"]
+    command = [linker, *options, "-arch", machine, "-fixup_chains", *output, "tiny.o"]
+    subprocess.run(command, cwd=tmp_path, check=True)
+    assert lief.MachO.parse(str(tmp_path / output[1])).at(0).has_dyld_chained_fixups
+    emulator = Emulator(read(tmp_path / "wheel", machine))
+    emulator.module().setproctitle("a title")
+    assert (emulator.title(), emulator.apple_calls()) == ("a title", ["dlopen"])
+
+
+# --- the code in a real Python
+
+
+MULTIPROCESSING = """
+import multiprocessing, os, subprocess, sys
+from setproctitle import setproctitle
+
+def show(title):
+    setproctitle(title)
+    command = ["ps", "-ww", "-o", "args=", "-p", str(os.getpid())]
+    print(subprocess.check_output(command, text=True).strip(), flush=True)
+
+if __name__ == "__main__":
+    show("the parent")
+    child = multiprocessing.get_context("fork").Process(target=show, args=["the child"])
+    child.start()
+    child.join()
+    print(child.exitcode)
+"""
+
+
+def run(venv: Venv, native: NativeCode, log: Path, code: str, **variables: str) -> tuple[str, Counter[str]]:
+    """Run code with the macOS code in reach; return what it printed and how often what happened in that code."""
+    log.write_text("")
+    printed = venv.evaluate(code, PYTHONPATH=str(native.path), NATIVE_CODE_LOG=str(log), **variables)
+    return printed, Counter(line.split()[1] for line in log.read_text().splitlines())
+
+
+@pytest.fixture
+def native(macos_code: Callable[..., NativeCode]) -> NativeCode:
+    return macos_code()
+
+
+@pytest.mark.parametrize(
+    ("shim", "ps", "events"),
+    [
+        ("off", ["the parent", "-11"], {"loaded": 1, "called": 35, "killed": 1}),
+        ("auto", ["python", "python", "0"], {}),
+        ("titles", ["the parent", "the child", "0"], {"loaded": 1}),
+    ],
+)
+def test_a_forked_child_is_killed_in_setproctitles_code_and_lives_with_the_shim(
+    make_venv: Callable[..., Venv],
+    native: NativeCode,
+    tmp_path: Path,
+    shim: str,
+    ps: list[str],
+    events: dict[str, int],
+) -> None:
+    (tmp_path / "work.py").write_text(MULTIPROCESSING)
+    code = f"import runpy; runpy.run_path({str(tmp_path / 'work.py')!r}, run_name='__main__')"
+    printed, seen = run(make_venv(), native, tmp_path / "log.txt", code, **{SWITCH: shim})
+    lines = ["python" if "/bin/python" in line else line for line in printed.splitlines()]
+    assert (lines, seen) == (ps, events)
+
+
+def test_processtitle_not_prepared_as_fork_safe_kills_a_forked_child(
+    make_venv: Callable[..., Venv], native: NativeCode, tmp_path: Path
+) -> None:
+    code = """
+import os, processtitle
+processtitle.prepare(fork_safe_only=False)
+pid = os.fork()
+if not pid:
+    processtitle.set_to("child"); os._exit(0)
+print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+"""
+    printed, seen = run(make_venv(), native, tmp_path / "log.txt", code)
+    assert printed == "-11" and seen["killed"] == 1
+
+
+def test_titles_of_threads_are_forgotten_and_those_of_processes_cut_as_the_page_on_compatibility_says(
+    make_venv: Callable[..., Venv], native: NativeCode, tmp_path: Path
+) -> None:
+    code = """
+import setproctitle as s
+room = len(" ".join(__import__("sys").orig_argv))
+s.setthreadtitle("thread")
+s.setproctitle("x" * 65536)
+print(repr(s.getthreadtitle()), len(s.getproctitle()) < 65536)
+"""
+    printed, _ = run(make_venv(), native, tmp_path / "log.txt", code, **{SWITCH: "off"})
+    assert printed == "'' True"
+
+
+def test_the_tests_that_compare_with_the_c_module_pass_with_the_macos_code(
+    macos_code: Callable[..., NativeCode], tmp_path: Path
+) -> None:
+    log = tmp_path / "log.txt"
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", ROOT / "tests/test_replacement.py"],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(macos_code().path), "NATIVE_CODE_LOG": str(log)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-4000:]
+    assert "loaded setproctitle._setproctitle" in log.read_text()
