@@ -69,8 +69,13 @@ class Venv:
         for name, text in SIMULATED_MACOS.items():
             (self.site_packages / name).write_text(text)
 
-    def run(self, *arguments: str, check: bool = True, **variables: str) -> subprocess.CompletedProcess[str]:
-        """Run this environment's Python with the arguments and environment variables given."""
+    def run(
+        self, *arguments: str, check: object = True, **variables: str
+    ) -> subprocess.CompletedProcess[str]:
+        """Run this environment's Python with the arguments and environment variables given.
+
+        Raises AssertionError if `check` is true and it fails; an object, as mypy counts `**{...}` to it too.
+        """
         done = subprocess.run(
             [*self.command, *arguments],
             check=False,
@@ -105,7 +110,7 @@ def interpreter(version: str) -> str:
 def uv(*arguments: str, **options: Any) -> str:
     """Run uv and return what it printed; raises AssertionError with its complaints if it fails."""
     assert UV, "uv is missing: pip install '.[test]'"
-    done = subprocess.run(
+    done: subprocess.CompletedProcess[str] = subprocess.run(
         [UV, *arguments], check=False, capture_output=True, text=True, timeout=900, **options
     )
     if done.returncode:

@@ -30,7 +30,8 @@ WITH_MARKER = ["requirements.txt", "pyproject.toml", "uv", "tox", "nox", "conda"
 
 def block(section: str, number: int = 0) -> str:
     """A code block of a section of the page."""
-    return re.findall(r"^```\w+\n(.*?)^```", SECTIONS[section], re.MULTILINE | re.DOTALL)[number]
+    blocks: list[str] = re.findall(r"^```\w+\n(.*?)^```", SECTIONS[section], re.MULTILINE | re.DOTALL)
+    return blocks[number]
 
 
 def made_true(text: str) -> str:

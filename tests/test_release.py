@@ -40,7 +40,7 @@ def test_two_builds_at_other_times_and_places_are_the_same_byte_for_byte(tmp_pat
     assert here == there
 
 
-def test_the_security_page_quotes_both_startup_files_in_full() -> None:
+def test_the_security_page_quotes_every_startup_file_in_full() -> None:
     for name in STARTUP_FILES:
         assert f"```\n{(ROOT / 'src' / name).read_text().strip()}\n```" in SECURITY.read_text(), name
 
