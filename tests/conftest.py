@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from environments import ROOT, Venv, interpreter, uv
+from environments import ROOT, MadeOnce, Venv, interpreter, uv
 from filelock import FileLock
 from hypothesis import HealthCheck, settings
 
@@ -19,7 +19,7 @@ settings.load_profile("untimed")
 
 
 @pytest.fixture(scope="session")
-def made_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[Path], object]], Path]:
+def made_once(tmp_path_factory: pytest.TempPathFactory) -> MadeOnce:
     """Return a function that makes a directory by a function, once in a run however many processes run the tests."""
     base = tmp_path_factory.getbasetemp()
     # pytest-xdist gives each of its processes a directory in a common one.
@@ -41,7 +41,7 @@ def made_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callab
 
 
 @pytest.fixture(scope="session")
-def wheel(made_once: Callable[[str, Callable[[Path], object]], Path]) -> Path:
+def wheel(made_once: MadeOnce) -> Path:
     """The package's wheel, built from this checkout."""
     directory = made_once(
         "wheel", lambda into: uv("build", "--quiet", "--wheel", "--out-dir", str(into), str(ROOT))
@@ -50,7 +50,7 @@ def wheel(made_once: Callable[[str, Callable[[Path], object]], Path]) -> Path:
 
 
 @pytest.fixture(scope="session")
-def make_venv(made_once: Callable[[str, Callable[[Path], object]], Path], wheel: Path) -> Callable[..., Venv]:
+def make_venv(made_once: MadeOnce, wheel: Path) -> Callable[..., Venv]:
     """Return a function that gives an environment with the shim, simulated macOS and `requirements`.
 
     Who asks for the same gets the same environment, so nobody may change it.

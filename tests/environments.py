@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -105,6 +106,16 @@ def interpreter(version: str) -> str:
     """Return the path of a Python like "3.9", of pyenv's or on PATH; skips the test if there is none."""
     found = [*pyenv_pythons(f"{version}.*"), shutil.which(f"python{version}")]
     return str(found[0] or pytest.skip(f"no Python {version} on this machine"))
+
+
+# Makes the directory of that name by the function, once in a run of the tests; returns it. See conftest.py.
+MadeOnce = Callable[[str, Callable[[Path], object]], Path]
+
+
+def wheels_of(wheel: Path, made_once: MadeOnce) -> Path:
+    """Return a directory with the wheel and those of all that it requires."""
+    download = ["tool", "run", "pip", "download", "-q", "--only-binary", ":all:", "--dest"]
+    return made_once("wheels", lambda into: uv(*download, str(into), str(wheel)))
 
 
 def uv(*arguments: str, **options: Any) -> str:

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from environments import ROOT, Venv, clean_environ, uv
+from environments import ROOT, MadeOnce, Venv, clean_environ, uv, wheels_of
 from packaging.requirements import Requirement
 
 NAME = "airflow-setproctitle-shim"
@@ -59,11 +59,9 @@ def test_the_readme_has_the_line_and_the_command_of_uv_that_are_tested_here() ->
 
 
 @pytest.fixture(scope="session")
-def wheels(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def wheels(wheel: Path, made_once: MadeOnce) -> Path:
     """A directory with the package's wheel and those of all it requires."""
-    directory = tmp_path_factory.mktemp("wheels")
-    uv("tool", "run", "pip", "download", "-q", "--only-binary", ":all:", "-d", str(directory), str(wheel))
-    return directory
+    return wheels_of(wheel, made_once)
 
 
 @pytest.fixture
