@@ -5,7 +5,7 @@
     python tools/mutate.py --tenth           a random tenth; --seed N repeats one
     python tools/mutate.py --files cli.py    those of some files only
 
-Needs Python 3.11 or later and no setproctitle shim in this process. Prints each mutant that the tests let live.
+Needs Python 3.11 or later. Prints each mutant that the tests let live.
 Exit status 1: the score is below 95 %, or a survivor is not in survivors.toml with the reason why it may live.
 
 mutmut makes the mutants. Its runner keeps all of them in one module, which changes what tracebacks, pickle and
@@ -97,11 +97,13 @@ def mutants(file: str) -> list[Mutant]:
     """Return all mutants of a file of the package that differ from each other, those of wording left out."""
     original = (ROOT / PACKAGE / file).read_text()
     module, mutations, _, _ = create_mutations(file, original)
-    sources = [
-        module.deep_replace(m.original_node, m.mutated_node).code
-        for m in mutations
-        if not (isinstance(m.original_node, libcst.SimpleString) and " " in m.original_node.raw_value)
-    ]
+    sources = []
+    for mutation in mutations:
+        was = mutation.original_node
+        if not (isinstance(was, libcst.SimpleString) and " " in was.raw_value):
+            mutated = module.deep_replace(was, mutation.mutated_node)
+            assert isinstance(mutated, libcst.Module)
+            sources.append(mutated.code)
     return [Mutant(file, *changed(original, source), source) for source in dict.fromkeys(sources)]
 
 
@@ -236,7 +238,8 @@ def survivors(chosen: Sequence[Mutant], at_once: int) -> list[Mutant]:
         copies = context.Queue()
         for number in range(at_once):
             copy = Path(directory, str(number))
-            shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(".*", "__pycache__", "results"))
+            ignored = shutil.ignore_patterns(".*", "__pycache__", "results")
+            shutil.copytree(ROOT, copy, symlinks=True, ignore=ignored)
             copies.put(str(copy))
         tests = healthy(Path(directory, "0"))
         with concurrent.futures.ProcessPoolExecutor(at_once, context, take_copy, (copies,)) as pool:
