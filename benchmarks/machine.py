@@ -210,7 +210,7 @@ class Venv:
 
     def make_inert(self) -> None:
         """Comment out every line of every startup file but those of the simulation."""
-        for path in [*self.site_packages.glob("*.pth"), *self.site_packages.glob("*.start")]:
+        for path in self.site_packages.glob("*.pth"):
             if path.name not in SIMULATED_MACOS:
                 path.write_text("".join(f"#{line}\n" for line in path.read_text().splitlines()))
 
@@ -224,7 +224,7 @@ class Venv:
 
     def warm(self, code: str, **environ: str) -> None:
         """Have the bytecode of all that `code` imports written; raises RuntimeError if it is not used then."""
-        self.run("-c", code, **environ)
+        self.run("-v", "-c", code, **environ)  # Verbose as the second run, which imports a little more.
         compiled = re.findall(
             r"code object from '?(\S+\.py)'?$", self.run("-v", "-c", code, **environ), re.MULTILINE
         )

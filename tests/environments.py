@@ -16,18 +16,14 @@ import pytest
 ROOT = Path(__file__).parent.parent
 STAND_IN = ROOT / "src/airflow_setproctitle_shim/stand_in"
 SWITCH = "AIRFLOW_SETPROCTITLE_SHIM"
-STARTUP_FILES = ("airflow_setproctitle_shim.pth", "airflow_setproctitle_shim.start")
+STARTUP_FILE = "airflow_setproctitle_shim.pth"
 UV = shutil.which("uv", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
 
-# Up to Python 3.14 the import lines run in name order, ours between these two. From 3.15 on the
-# .start files do, after every import line (PEP 829), and their presence switches these lines off.
+# Import lines run in name order, on every Python up to 3.17. The second file sorts directly behind ours,
+# so that no other package's startup file sees macOS.
 SIMULATED_MACOS = {
     "aaa_simulated_macos.pth": 'import sys; sys.platform = "darwin"\n',
-    "zzz_simulated_macos.pth": f"import sys; sys.platform = {sys.platform!r}\n",
-    "aaa_simulated_macos.start": "simulated_macos:begin\n",
-    "zzz_simulated_macos.start": "simulated_macos:end\n",
-    "simulated_macos.py": "import sys\n\n\ndef begin():\n    sys.platform = 'darwin'\n\n\n"
-    f"def end():\n    sys.platform = {sys.platform!r}\n",
+    "airflow_setproctitle_simulated_macos_ends.pth": f"import sys; sys.platform = {sys.platform!r}\n",
 }
 
 

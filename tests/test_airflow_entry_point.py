@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from consumers import harness
 from consumers.declared import CONSUMERS
-from environments import ROOT, STARTUP_FILES, Venv
+from environments import ROOT, STARTUP_FILE, Venv
 
 # Airflow's settings import the entry point's module; only meanwhile is this macOS.
 MACOS_FOR_THE_ENTRY_POINT = """
@@ -47,14 +47,13 @@ print("SERVED", os.getpid(), importlib.util.find_spec("setproctitle").origin, *s
 LATE = re.compile(r"airflow-setproctitle-shim was switched on late.*")
 
 
-def without_startup_files(path: Path, wheel: Path, consumer: harness.Consumer) -> Venv:
-    """An environment with Airflow and the shim, whose startup files somebody removed."""
+def without_its_startup_file(path: Path, wheel: Path, consumer: harness.Consumer) -> Venv:
+    """An environment with Airflow and the shim, whose startup file somebody removed."""
     venv = Venv.make(path)
     venv.install("--exclude-newer", str(consumer.exclude_newer), *consumer.requirements)
     venv.install("pip")  # as in environments not made by uv
     venv.install(str(wheel))
-    for name in STARTUP_FILES:
-        (venv.site_packages / name).unlink()
+    (venv.site_packages / STARTUP_FILE).unlink()
     return venv
 
 
@@ -64,10 +63,10 @@ def without_startup_files(path: Path, wheel: Path, consumer: harness.Consumer) -
     [c for c in CONSUMERS if c.name.startswith("Airflow s") and c.version in ("2.10.5", "3.0.2")],
     ids=lambda consumer: consumer.version,
 )
-def test_airflow_survives_without_startup_files_and_warns_once_in_each_process(
+def test_airflow_survives_without_the_startup_file_and_warns_once_in_each_process(
     consumer: harness.Consumer, wheel: Path, tmp_path: Path
 ) -> None:
-    venv = without_startup_files(tmp_path / "venv", wheel, consumer)
+    venv = without_its_startup_file(tmp_path / "venv", wheel, consumer)
     assert (
         "SERVED" not in venv.run("-c", "import airflow, sys; assert 'setproctitle' not in sys.modules").stderr
     )

@@ -10,15 +10,17 @@ import sys
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import jsonschema
 import pytest
 from environments import ROOT, Venv, clean_environ, uv
 
 from airflow_setproctitle_shim import __version__
-from airflow_setproctitle_shim.diagnosis import cli, doctor
+from airflow_setproctitle_shim.diagnosis import cli, doctor, state
 
 SHIM = "airflow_setproctitle_shim"
+DEATH = "[2036-11-22 10:00:00 +0000] [1] [ERROR] Worker (pid:2) was sent SIGSEGV!\n"
 TEMPLATE = ROOT / "sitecustomize_template/sitecustomize.py"
 
 
@@ -56,18 +58,22 @@ def on_terminal(*command: str, **variables: str) -> str:
         ["probe", "--timeout", "0"],
         ["probe", "--timeout", "nan"],
         ["probe", "--method", "vfork"],
+        ["probe", "--method", "spawn"],
+        ["status", "--python", ""],
+        ["sitecustomize", "--write", "."],
+        ["doctor", "--logs", ""],
+        ["doctor", "--logs", "x" * 5000],
+        ["doctor", "--logs", "\0"],
         ["doctor", "--only", "nothing"],
         ["doctor", "--logs", "/no/such/directory"],
         ["doctor", "--crash-reports", "/no/such/directory"],
     ],
-    ids=" ".join,
+    ids=lambda arguments: " ".join(arguments).replace("\0", "NUL")[:40],
 )
 def test_wrong_usage_is_2_and_says_what_is_right(
     arguments: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(SystemExit) as raised:
-        cli.main(arguments)
-    assert raised.value.code == 2
+    assert cli.main(arguments) == 2
     assert capsys.readouterr().err.startswith("usage: airflow-setproctitle-shim")
 
 
@@ -110,23 +116,76 @@ def test_no_traceback_reaches_the_user(
     def fail() -> None:
         raise error
 
-    monkeypatch.setattr(doctor, "status", fail)
+    monkeypatch.setattr(state, "state", fail)
     assert cli.main(["status"]) == status
     captured = capsys.readouterr()
     assert message in captured.err and "Traceback" not in captured.err
 
 
-def test_a_reader_that_leaves_early_is_no_error() -> None:
-    command = f"{sys.executable} -m {SHIM} doctor --json | true; exit ${{PIPESTATUS[0]}}"
-    done = subprocess.run(
-        ["bash", "-c", command], check=False, capture_output=True, text=True, env=clean_environ()
+@pytest.mark.parametrize("json_or_not", [[], ["--json"]], ids=["text", "JSON"])
+def test_errors_are_json_where_json_was_asked_for(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], json_or_not: list[str]
+) -> None:
+    def fail() -> None:
+        raise OSError("no luck")
+
+    monkeypatch.setattr(state, "state", fail)
+    assert cli.main(["status", *json_or_not]) == 1
+    captured = capsys.readouterr()
+    assert captured.err == "airflow-setproctitle-shim: no luck\n"
+    if json_or_not:
+        told = json.loads(captured.out)
+        assert told == {"schema": "status/2", "ok": False, "error": "no luck"}
+        validate(told)
+    else:
+        assert captured.out == ""
+
+
+def test_wrong_usage_is_json_where_json_was_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["doctor", "--json", "--only", "nothing"]) == 2
+    told = json.loads(capsys.readouterr().out)
+    assert told == {"schema": "doctor/2", "ok": False, "error": "wrong usage"}
+    assert cli.main(["--json"]) == 2
+    assert json.loads(capsys.readouterr().out)["schema"] == "usage/2"
+
+
+def in_shell(command: str) -> subprocess.CompletedProcess[str]:
+    """Run a command of bash, where $SHIM is the command line, with the exit status of the first of a pipe."""
+    program = f"{sys.executable} -m {SHIM}"
+    script = f"SHIM='{program}'; {command}; exit ${{PIPESTATUS[0]}}"
+    return subprocess.run(
+        ["bash", "-c", script], check=False, capture_output=True, text=True, env=clean_environ()
     )
-    assert done.stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("command", "status"),
+    [
+        ("$SHIM status | true", 0),
+        ("$SHIM doctor --list | head -1", 0),
+        ("$SHIM doctor --only crash-reports --json | true", 0),
+        ("$SHIM probe -n many --json 2>&1 | true", 2),
+        ("$SHIM status >&-", 0),
+        ("$SHIM status --json >&- 2>&-", 0),
+        ("$SHIM probe -n 1 <&- >&- 2>&-", 0),
+        ("$SHIM probe -n many >&- 2>&-", 2),
+    ],
+)
+def test_the_exit_status_does_not_depend_on_the_reader(command: str, status: int) -> None:
+    done = in_shell(command)
+    assert (done.returncode, done.stderr) == (status, "")
+
+
+@pytest.mark.parametrize("command", ["status", "doctor --json", "sitecustomize", "probe -n 1 --json"])
+def test_what_cannot_be_written_is_an_error(command: str) -> None:
+    done = in_shell(f"$SHIM {command} >/dev/full")
+    assert done.returncode == 1
+    assert done.stderr == "airflow-setproctitle-shim: [Errno 28] No space left on device\n"
 
 
 @pytest.mark.parametrize(("name", "shown"), [("caf\udce9", b"caf?.log"), ("ÿ日", b"\\xff\\u65e5.log")])
 def test_a_name_that_cannot_be_encoded_is_shown_all_the_same(tmp_path: Path, name: str, shown: bytes) -> None:
-    (tmp_path / f"{name}.log").write_text("was sent SIGSEGV!\n")
+    (tmp_path / f"{name}.log").write_text(DEATH)
     done = subprocess.run(
         [sys.executable, "-m", SHIM, "doctor", "--only", "crashes", "--logs", str(tmp_path)],
         check=False,
@@ -143,7 +202,7 @@ def test_a_name_that_cannot_be_encoded_is_shown_all_the_same(tmp_path: Path, nam
 @pytest.fixture
 def trouble(tmp_path: Path) -> list[str]:
     """A command that finds something, in logs with a name that would drive the terminal."""
-    (tmp_path / "\033[2Jx.log").write_text("was sent SIGSEGV!\n")
+    (tmp_path / "\033[2Jx.log").write_text(DEATH)
     return ["-m", SHIM, "doctor", "--only", "crashes", "--logs", str(tmp_path)]
 
 
@@ -186,6 +245,12 @@ def test_sentences_fit_80_columns(trouble: list[str]) -> None:
 # --- doctor ------------------------------------------------------------------------------------
 
 
+def validate(data: dict[str, Any]) -> None:
+    """Check that JSON is what its schema says. Raises ValidationError."""
+    name = data["schema"].partition("/")[0]
+    jsonschema.validate(data, json.loads((ROOT / f"docs/json-schema/{name}.json").read_text()))
+
+
 def test_the_doctors_json_follows_the_schema(trouble: list[str]) -> None:
     done = subprocess.run(
         [sys.executable, *trouble[:3], "--json", *trouble[5:]],
@@ -195,22 +260,43 @@ def test_the_doctors_json_follows_the_schema(trouble: list[str]) -> None:
         env=clean_environ(),
     )
     data = json.loads(done.stdout)
-    jsonschema.validate(data, json.loads((ROOT / "docs/json-schema/doctor.json").read_text()))
+    validate(data)
     assert done.returncode == 1 and data["ok"] is False
-    assert data["checks"] == list(doctor.CHECKS)
-    assert data["findings"][0]["id"] == "crashes"
+    assert data["checks"] == list(data["looked_at"]) == list(doctor.CHECKS)
+    crashes = data["findings"][0]
+    assert (crashes["id"], crashes["severity"]) == ("crashes", "error")
+    assert crashes["counts"] == {"before": 0, "since": 1, "undated": 0}
+    assert [row["since"] for row in crashes["by"]] == [1]
+    whole = [Path(read["path"]).parent for read in data["read"] if not read["skipped"]]
+    assert whole == [Path(trouble[-1])]
 
 
-def test_the_checks_are_listed_with_what_they_look_for(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_checks_are_listed_with_what_they_ask(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["doctor", "--list"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == list(doctor.CHECKS)
-    assert all(len(line.split()) > 3 for line in lines)
+    assert all(line.endswith("?") for line in lines)
+    assert cli.main(["doctor", "--list", "--json"]) == 0
+    data = json.loads(capsys.readouterr().out)
+    validate(data)
+    assert data["checks"] == list(doctor.CHECKS)
 
 
-def test_nothing_found_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_that_nothing_needs_attention_is_said_of_what_was_looked_at(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a.log").write_text("2026-11-22T10:00:00Z all is well\n")
     assert cli.main(["doctor", "--only", "crashes", "--logs", str(tmp_path)]) == 0
-    assert capsys.readouterr().out == "Nothing needs attention (1 checks made).\n"
+    first, second, table = capsys.readouterr().out.splitlines()
+    assert (first, second) == ("Nothing needs attention in what was looked at.", "looked at:")
+    assert table.startswith("  crashes       read 1 log")
+
+
+def test_the_worst_comes_first(trouble: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([*trouble[2:], "--only", "used-by"]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    labels = [line.partition(":")[0] for line in lines if line.startswith(("error", "note", "looked at"))]
+    assert labels == ["error", "note", "looked at"]
 
 
 # --- sitecustomize -----------------------------------------------------------------------------
@@ -236,26 +322,3 @@ def test_a_wheel_built_from_the_source_distribution_has_the_template(tmp_path: P
     venv = Venv.make(tmp_path / "venv")
     venv.install(str(next(tmp_path.glob("*.whl"))))
     assert venv.run("-m", SHIM, "sitecustomize").stdout == TEMPLATE.read_text()
-
-
-def test_it_is_written_where_wanted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["sitecustomize", "--write", str(tmp_path)]) == 0
-    assert (tmp_path / "sitecustomize.py").read_text() == TEMPLATE.read_text()
-    assert capsys.readouterr().out == f"wrote {tmp_path / 'sitecustomize.py'}\n"
-
-
-def test_a_file_that_is_there_is_overwritten_by_force_only(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    path = tmp_path / "sitecustomize.py"
-    path.write_text("mine")
-    assert cli.main(["sitecustomize", "--write", str(tmp_path)]) == 1
-    assert path.read_text() == "mine"
-    assert f"{path} exists; --force overwrites it" in capsys.readouterr().err
-    assert cli.main(["sitecustomize", "--write", str(tmp_path), "--force"]) == 0
-    assert path.read_text() == TEMPLATE.read_text()
-
-
-def test_the_directory_must_exist(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["sitecustomize", "--write", str(tmp_path / "missing")]) == 1
-    assert str(tmp_path / "missing") in capsys.readouterr().err

@@ -1,24 +1,24 @@
-"""The doctor's findings, each on the real thing or on what is shaped like it."""
+"""What the doctor finds, each on the real thing or on what is shaped like it; deaths have files of their own."""
 
 from __future__ import annotations
 
-import dataclasses
 import http.server
 import json
 import os
 import re
+import socket
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from consumers import harness
-from consumers.declared import CONSUMERS
-from environments import ROOT, SWITCH, Venv
+from environments import ROOT, Venv
+from processes import free_port
 
-from airflow_setproctitle_shim.diagnosis import doctor, environment
+from airflow_setproctitle_shim.diagnosis import airflow_server, doctor, metadata, packages, state
+from airflow_setproctitle_shim.diagnosis.finding import SEVERITIES, Answer
 
 SHIM = "airflow_setproctitle_shim"
 
@@ -31,9 +31,13 @@ def nobodys_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AIRFLOW_HOME", str(tmp_path / "airflow"))
 
 
-def findings(check: str, logs: Path = Path("/none"), crash_reports: Path = Path("/none")) -> list[Any]:
-    """What one check finds."""
-    return doctor.diagnose(doctor.Scope([logs], crash_reports), [check])
+def answer(check: str, logs: Path = Path("/none")) -> Answer:
+    """What one check answers."""
+    return doctor.diagnose(doctor.Facts(logs, Path("/none")), [check])[check]
+
+
+def findings(check: str, logs: Path = Path("/none")) -> list[Any]:
+    return answer(check, logs).findings
 
 
 def write(path: Path, content: str | bytes) -> Path:
@@ -42,191 +46,17 @@ def write(path: Path, content: str | bytes) -> Path:
     return path
 
 
-# --- crashes -----------------------------------------------------------------------------------
-
-# The first two lines are those of the bug report this package began with.
-STANDALONE = """\
-scheduler  | [2025-10-05 16:49:14 +0200] [95625] [ERROR] Worker (pid:96284) was sent SIGSEGV!
-triggerer  | [2025-10-05 16:49:15 +0200] [95599] [ERROR] Worker (pid:96286) was sent SIGSEGV!
-\x1b[1;34mscheduler \x1b[m | [2025-10-05 16:49:16 +0200] [95625] [ERROR] Worker (pid:96290) was sent SIGSEGV!
-webserver  | Fatal Python error: Segmentation fault
-webserver  | Current thread 0x000000020a774800 (most recent call first):
-scheduler  | all is well
-"""
-BEFORE_ALL, AFTER_ALL = 1.0, 4e9
-
-
-@pytest.fixture(scope="session")
-def gunicorn_log(make_venv: Callable[..., Venv], tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """The log of a real gunicorn whose workers die in the stand-in, the shim being off."""
-    consumer = CONSUMERS[0]
-    venv = make_venv(*consumer.requirements, exclude_newer=consumer.exclude_newer)
-    outcome = harness.run(consumer, venv, tmp_path_factory.mktemp("gunicorn") / "run", shim="off")
-    assert outcome.deaths
-    return outcome.log
-
-
-def test_deaths_in_a_real_gunicorns_log_are_counted_once_each(gunicorn_log: bytes, tmp_path: Path) -> None:
-    write(tmp_path / "gunicorn.log", gunicorn_log)
-    lines, dumps = gunicorn_log.count(b"was sent SIGSEGV!"), gunicorn_log.count(b"Fatal Python error: Seg")
-    [finding] = findings("crashes", logs=tmp_path)
-    assert finding.severity == "error"
-    assert finding.evidence.startswith(f"{max(lines, dumps)} deaths by SIGSEGV since")
-    line = gunicorn_log[: gunicorn_log.index(b"was sent SIGSEGV!")].count(b"\n") + 1
-    assert finding.details[0].endswith(f"{tmp_path / 'gunicorn.log'}:{line}")
-
-
-def test_deaths_are_counted_by_the_component_that_the_line_names(tmp_path: Path) -> None:
-    path = write(tmp_path / "standalone.log", STANDALONE)
-    [finding] = findings("crashes", logs=tmp_path)
-    assert [detail.partition(" before")[0] for detail in finding.details] == [
-        "scheduler: 2",
-        "triggerer: 1",
-        "webserver: 1",
-    ]
-    assert finding.details[2].endswith(f"{path}:4")
-
-
-@pytest.mark.parametrize(
-    "line",
-    [
-        "Process 'ForkPoolWorker-8' pid:4711 exited with 'signal 11 (SIGSEGV)'",
-        "[4711] [WARNING] Worker with pid 4712 was terminated due to signal 11",
-        "{local_task_job_runner.py:266} INFO - Task exited with return code Negsignal.SIGSEGV",
-    ],
-)
-def test_other_ways_to_tell_of_the_same_death_count(line: str, tmp_path: Path) -> None:
-    write(tmp_path / "celery.log", f"quiet\n{line}\n")
-    [finding] = findings("crashes", logs=tmp_path)
-    assert "celery: 0 before, 1 since" in finding.details[0]
-
-
-def test_a_directory_of_logs_is_a_component_and_links_and_pipes_are_left_alone(tmp_path: Path) -> None:
-    write(tmp_path / "scheduler/2025-10-05/work.py.log", "was sent SIGSEGV!\n")
-    (tmp_path / "scheduler/latest").symlink_to("2025-10-05")
-    (tmp_path / "scheduler/again.log").symlink_to("2025-10-05/work.py.log")
-    os.mkfifo(tmp_path / "pipe.log")
-    [finding] = findings("crashes", logs=tmp_path)
-    assert [detail.partition(";")[0] for detail in finding.details] == ["scheduler: 0 before, 1 since"]
-
-
-@pytest.mark.parametrize(
-    ("installed", "severity", "evidence"),
-    [
-        (BEFORE_ALL, "error", "4 deaths by SIGSEGV since the shim was installed, 0 before"),
-        (1759675755.0, "error", "3 deaths by SIGSEGV since the shim was installed, 1 before"),
-        (AFTER_ALL, "note", "0 deaths by SIGSEGV since the shim was installed, 4 before"),
-    ],
-    ids=["before", "between", "after"],
-)
-def test_deaths_before_and_after_the_installation_are_told_apart(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, installed: float, severity: str, evidence: str
-) -> None:
-    monkeypatch.setattr(environment, "installed_at", lambda: installed)
-    write(tmp_path / "standalone.log", STANDALONE)
-    [finding] = findings("crashes", logs=tmp_path)
-    assert (finding.severity, finding.evidence) == (severity, evidence)
-
-
-def test_deaths_while_switched_off_are_answered_with_the_switch(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv(SWITCH, "off")
-    monkeypatch.setattr(environment, "installed_at", lambda: BEFORE_ALL)
-    write(tmp_path / "standalone.log", STANDALONE)
-    [finding] = findings("crashes", logs=tmp_path)
-    assert finding.remedy == f"unset {SWITCH}; then restart Airflow"
-
-
-def test_by_default_the_logs_of_airflows_home_are_read(tmp_path: Path) -> None:
-    home = tmp_path / "airflow"
-    write(home / "logs/scheduler/a.log", "")
-    write(home / "standalone.log", "")
-    write(home / "airflow.db", "")
-    assert doctor.default_logs() == [home / "logs", home / "standalone.log"]
-
-
-def test_a_log_folder_that_is_configured_is_read(tmp_path: Path) -> None:
-    write(tmp_path / "airflow/airflow.cfg", "[logging]\nbase_log_folder = ~/elsewhere\n")
-    assert doctor.default_logs() == [Path.home() / "elsewhere"]
-
-
-def test_a_log_that_cannot_be_read_is_told_and_hides_no_other(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name in ("a", "b"):
-        write(tmp_path / f"{name}.log", "was sent SIGSEGV!\n")
-    read = environment.sightings
-
-    def refuse_a(path: Path, component: str) -> Iterator[environment.Sighting]:
-        if path.stem == "a":  # Tests may run as root, whom no permission stops.
-            raise PermissionError(13, "Permission denied", str(path))
-        return read(path, component)
-
-    monkeypatch.setattr(environment, "sightings", refuse_a)
-    deaths, unread = findings("crashes", logs=tmp_path)
-    assert deaths.evidence.startswith("1 death")
-    assert unread.evidence == "1 log could not be read"
-    assert str(tmp_path / "a.log") in unread.details[0]
-
-
-def test_quiet_logs_are_no_finding(tmp_path: Path) -> None:
-    write(tmp_path / "a.log", "all is well\n")
-    assert findings("crashes", logs=tmp_path) == []
-
-
-@pytest.mark.slow
-def test_in_a_real_airflows_log_each_component_has_its_deaths(
-    make_venv: Callable[..., Venv], tmp_path: Path
-) -> None:
-    consumer = next(c for c in CONSUMERS if c.version == "3.0.2")
-    venv = make_venv(*consumer.requirements, exclude_newer=consumer.exclude_newer)
-    outcome = harness.run(consumer, venv, tmp_path / "run", shim="off")
-    (tmp_path / "run/log.txt").rename(tmp_path / "run/standalone.log")
-    done = venv.run("-m", SHIM, "doctor", check=False, AIRFLOW_HOME=str(tmp_path / "run"), **{SWITCH: "off"})
-    assert done.returncode == 1
-    head = done.stdout.splitlines()[:10]
-    assert head[0].startswith(f"error: {outcome.deaths} deaths by SIGSEGV since")
-    assert f"  -> unset {SWITCH}; then restart Airflow" in head
-    scheduler = outcome.log.count(b"scheduler  | Fatal Python error: Segmentation fault")
-    assert scheduler
-    assert any(line.strip().startswith(f"scheduler: 0 before, {scheduler} since") for line in head)
-
-
-# --- imports -----------------------------------------------------------------------------------
-
-UNGUARDED = """
-import setproctitle
-from setproctitle import setproctitle as set_title
-import importlib; importlib.import_module("setproctitle")
-def late():
-    try:
-        __import__("setproctitle")
-    except ImportError:
-        pass
-"""
-GUARDED = """
-import sys
-if sys.platform == "darwin":
-    pass
-else:
-    from setproctitle import setproctitle
-if sys.platform != "darwin":
-    import setproctitle
-if not sys.platform.startswith("darwin"):
-    import setproctitle
-"""
-INNOCENT = (
-    "# setproctitle\nfrom .setproctitle import x\nimport setproctitle2\nsetproctitle = 'setproctitle'\n"
-)
-
-
-def distribution(site: Path, name: str, files: dict[str, bytes], version: str = "1.0") -> Path:
+def distribution(
+    site: Path, name: str, files: dict[str, bytes], version: str = "1.0", requires: str = ""
+) -> Path:
     """Install a distribution with these files by hand; return its metadata's directory."""
     for file, content in files.items():
         write(site / file, content)
     metadata = site / f"{name.replace('-', '_')}-{version}.dist-info"
-    write(metadata / "METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+    write(
+        metadata / "METADATA",
+        f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n{f'Requires-Dist: {requires}' * bool(requires)}\n",
+    )
     write(metadata / "RECORD", "".join(f"{file},,\n" for file in files))
     return metadata
 
@@ -240,70 +70,112 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
-def places(package: str) -> list[tuple[str, int, bool]]:
-    found, _ = environment.imports_of_setproctitle(lambda _: None)
-    return [(Path(p.path).name, p.line, p.guarded) for p in found if p.package == package]
+# --- who uses setproctitle -----------------------------------------------------------------------
 
 
-def test_imports_are_found_where_they_stand_and_told_from_guarded_ones(site: Path) -> None:
-    files = {"un.py": UNGUARDED.encode(), "guarded.py": GUARDED.encode(), "innocent.py": INNOCENT.encode()}
-    distribution(site, "consumer", files)
-    assert places("consumer") == [
-        ("un.py", 2, False),
-        ("un.py", 3, False),
-        ("un.py", 4, False),
-        ("un.py", 7, False),
-        ("guarded.py", 6, True),
-        ("guarded.py", 8, True),
-        ("guarded.py", 10, True),
-    ]
+@pytest.mark.parametrize(
+    ("name", "version", "what"),
+    [
+        ("apache-airflow", "2.10.5", "calls it"),
+        ("apache-airflow", "3.0.2", None),
+        ("apache-airflow-core", "3.0.6", "calls it"),
+        ("apache-airflow-core", "3.1.0", "keeps it from macOS itself"),
+        ("apache-airflow-task-sdk", "1.0.2", "keeps it from macOS itself"),
+        ("Gunicorn", "24.1.1", "calls it"),
+        ("gunicorn", "25.0.0", "keeps it from macOS itself"),
+        ("celery", "5.7.0", "calls it"),
+        ("faust_streaming", "0.11.3", "calls it"),
+        ("mutmut", "2.5.1", None),
+        ("mutmut", "3.0.0", "calls it"),
+        ("ray", "2.47.1", "calls it"),
+        ("ray", "2.48.0", "has a copy of its own, which the shim does not reach"),
+        ("somebodys", "1.0", None),
+    ],
+)
+def test_known_programs_are_told_by_their_versions(
+    site: Path, name: str, version: str, what: str | None
+) -> None:
+    distribution(site, name, {}, version)
+    normal = name.lower().replace("_", "-")
+    assert packages.users(packages.installed()).get(f"{normal} {version}") == what
 
 
-def test_files_that_cannot_be_read_or_parsed_are_skipped_and_counted(site: Path) -> None:
-    before = environment.imports_of_setproctitle(lambda _: None)[1]
-    hostile = {
-        "latin.py": b"import setproctitle; x = '\xe9'\n",
-        "syntax.py": b"import setproctitle (\n",
-        "null.py": b"import setproctitle\0\n",
-        "deep.py": b"import setproctitle\nx = " + b"(" * 5000 + b")" * 5000,
-        "deeper.py": b"import setproctitle\nx = " + b"-" * 90000 + b"1\n",
-        "good.py": b"# -*- coding: latin-1 -*-\nimport setproctitle  # \xe9\n",
-    }
-    metadata = distribution(site, "hostile", hostile)
-    (site / "directory.py").mkdir()
-    os.mkfifo(site / "pipe.py")
-    with (metadata / "RECORD").open("a") as record:
-        record.write("directory.py,,\npipe.py,,\n../../../../../../dev/zero,,\n")
-    found, skipped = environment.imports_of_setproctitle(lambda _: None)
-    assert [Path(p.path).name for p in found if p.package == "hostile"] == ["good.py"]
-    assert skipped - before == 7
+@pytest.mark.parametrize(
+    ("requirement", "counts"),
+    [
+        ("setproctitle", True),
+        ("setproctitle (>=1.1.8)", True),
+        ("setproctitle<2,>=1.1.8; python_version >= '3.9'", True),
+        ("setproctitle; sys_platform != 'win32'", True),
+        ("setproctitle-extras", False),
+        ("setproctitle ; extra == 'x'", False),
+        ("setproctitle; sys_platform == 'linux'", False),
+        ('setproctitle; sys_platform != "darwin"', False),
+        ("other", False),
+    ],
+)
+def test_an_unknown_distribution_counts_if_it_requires_setproctitle_on_macos(
+    site: Path, requirement: str, counts: bool
+) -> None:
+    distribution(site, "needy", {}, requires=requirement)
+    assert ("needy 1.0" in packages.users(packages.installed())) is counts
+
+
+def evidence(*others: tuple[str, str, str]) -> list[tuple[str, str]]:
+    return [(it.severity, it.evidence) for it in packages.used_by([*map(package, others)]).findings]
+
+
+def package(fields: tuple[str, str, str]) -> packages.Package:
+    name, version, requires = fields
+    return packages.Package(name, version, bool(requires), metadata.installed("pytest"))  # type: ignore[arg-type]  # unused
+
+
+def test_where_all_guard_themselves_the_shim_is_said_not_to_be_needed() -> None:
+    [(severity, text)] = evidence(("gunicorn", "25.1.0", ""), ("apache-airflow-core", "3.1.8", "requires"))
+    assert severity == "note"
+    assert text.startswith("nothing installed here calls setproctitle on macOS: ")
+    assert "gunicorn 25.1.0 keeps it" in text and "apache-airflow-core 3.1.8 keeps it" in text
+
+
+def test_where_only_optional_callers_are_it_matters_whether_setproctitle_is_installed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert evidence(("gunicorn", "23.0.0", "")) == []
+    monkeypatch.setattr(packages, "is_there", lambda: False)
+    [(severity, text)] = evidence(("gunicorn", "23.0.0", ""))
+    assert severity == "note"
+    assert (
+        text
+        == "setproctitle is not installed, and does not need to be: gunicorn 23.0.0 calls it only where it is"
+    )
+    assert evidence(("gunicorn", "23.0.0", ""), ("apache-airflow", "2.10.5", "requires")) == []
+
+
+@pytest.mark.parametrize(
+    ("there", "active", "severity"),
+    [(False, True, "warning"), (True, True, "note"), (False, False, "note"), (True, False, "note")],
+)
+def test_nobody_is_a_warning_only_where_nothing_could_use_it_and_it_would_matter(
+    monkeypatch: pytest.MonkeyPatch, there: bool, active: bool, severity: str
+) -> None:
+    monkeypatch.setattr(packages, "is_there", lambda: there)
+    monkeypatch.setattr(packages, "is_active", lambda: active)
+    [(told, text)] = evidence(("somebodys", "1.0", ""))
+    assert told == severity
+    assert text == "nothing installed here uses setproctitle: is this the environment your workers run in?"
 
 
 def test_broken_metadata_of_others_hides_nothing(site: Path) -> None:
     write(site / "nameless-1.0.dist-info/METADATA", "")
     (site / "empty-1.0.dist-info").mkdir()
-    write(distribution(site, "crooked", {"a.py": b""}) / "RECORD", "a.py,sha256=x,1,2,3,4\n")
+    write(
+        distribution(site, "apache-airflow-crooked", {"a.py": b""}) / "RECORD", b'a.py,sha256=x,1\n"\xff,\0\n'
+    )
     write(site / "binary-1.0.dist-info/METADATA", b"\xff\xfe\0Name: \xff\n")
-    distribution(site, "good", {"good.py": b"import setproctitle\n"})
-    assert places("good") == [("good.py", 1, False)]
-    assert environment.python_files(environment.packages()["crooked"]) == []
-
-
-NEEDS_3_10 = pytest.mark.skipif(sys.version_info < (3, 10), reason="gunicorn 25 needs Python 3.10")
-
-
-@pytest.mark.parametrize(
-    ("version", "guarded"), [("23.0.0", False), pytest.param("25.0.0", True, marks=NEEDS_3_10)]
-)
-def test_gunicorns_import_is_found_until_gunicorn_guarded_it(
-    make_venv: Callable[..., Venv], version: str, guarded: bool
-) -> None:
-    venv = make_venv(f"gunicorn=={version}", exclude_newer=None)
-    done = venv.run("-m", SHIM, "doctor", "--only", "imports", "--json")
-    found = json.loads(done.stdout)["findings"]
-    util = venv.site_packages / "gunicorn/util.py"
-    line = util.read_text()[: util.read_text().index("from setproctitle")].count("\n") + 1
-    assert [finding["details"] for finding in found] == ([] if guarded else [[f"{util}:{line}"]])
+    (site / "directory-1.0.dist-info/METADATA").mkdir(parents=True)
+    distribution(site, "good", {}, requires="setproctitle")
+    assert "good 1.0" in packages.users(packages.installed())
+    assert answer("edited").findings == []
 
 
 # --- edited by hand ----------------------------------------------------------------------------
@@ -369,17 +241,29 @@ def test_an_edited_file_of_airflow_is_named_with_the_version_to_reinstall(site: 
     write(metadata / "RECORD", "airflow_x.py,sha256=AAAA,8\n")
     [finding] = findings("edited")
     assert finding.details == (str(site / "airflow_x.py"),)
+    assert finding.evidence == "1 file of apache-airflow-core 3.0.2, edited by hand"
     assert finding.remedy.endswith("apache-airflow-core==3.0.2")
 
 
-@pytest.mark.parametrize("requirement", ["setproctitle-extras", "setproctitle ; extra == 'x'", "other"])
-def test_only_a_requirement_of_setproctitle_itself_counts(site: Path, requirement: str) -> None:
-    metadata = distribution(site, "needy", {})
-    write(
-        metadata / "METADATA",
-        f"Metadata-Version: 2.1\nName: needy\nVersion: 1.0\nRequires-Dist: {requirement}\n",
-    )
-    assert "needy 1.0" not in environment.requirers("setproctitle")
+def test_the_old_recipes_patch_is_recognised(site: Path) -> None:
+    files = {"airflow_x.py": PATCHED.encode(), "airflow_y.py": b"import setproctitle\n"}
+    metadata = distribution(site, "apache-airflow-core", files, "3.0.2")
+    write(metadata / "RECORD", "airflow_x.py,sha256=AAAA,8\nairflow_y.py,sha256=AAAA,8\n")
+    [finding] = findings("edited")
+    assert "2 files of" in finding.evidence
+    assert finding.evidence.endswith("; 1 to make setproctitle optional, which the shim makes needless")
+
+
+def test_only_regular_files_of_a_readable_size_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "file").write_bytes(b"12345")
+    assert metadata.read(tmp_path / "file") == b"12345"
+    monkeypatch.setattr(metadata, "READABLE", 4)
+    for path in (tmp_path / "pipe", tmp_path / "file", tmp_path, Path("/dev/zero")):
+        with pytest.raises(OSError, match=re.escape(str(path))):
+            metadata.read(path)
 
 
 # --- health ------------------------------------------------------------------------------------
@@ -462,20 +346,149 @@ def test_a_server_that_gives_no_answer_is_a_finding(
 ) -> None:
     distribution(site, "apache-airflow", {}, "3.0.2")
     monkeypatch.setenv("AIRFLOW__API__BASE_URL", server.url)
-    monkeypatch.setattr(doctor, "PATIENCE", 0.2)
+    monkeypatch.setattr(airflow_server, "PATIENCE", 0.2)
     [finding] = findings("health")
     assert "gave no answer within" in finding.evidence
 
 
 def test_an_airflow_that_does_not_run_is_no_finding(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     distribution(site, "apache-airflow", {}, "3.0.2")
-    monkeypatch.setenv("AIRFLOW__API__BASE_URL", f"http://127.0.0.1:{harness.free_port()}")
+    monkeypatch.setenv("AIRFLOW__API__BASE_URL", f"http://127.0.0.1:{free_port()}")
     assert findings("health") == []
+    assert "Airflow does not run there" in answer("health").looked_at
+
+
+def test_a_server_that_drips_is_given_up_in_time(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each byte starts a socket's timeout anew: it is the whole answer that has a deadline."""
+    monkeypatch.setattr(airflow_server, "PATIENCE", 0.5)
+    distribution(site, "apache-airflow", {}, "3.0.2")
+    stop = threading.Event()
+
+    def drip() -> None:
+        connection, _ = listener.accept()
+        with connection:
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n")
+            while not stop.wait(0.05):
+                connection.sendall(b" ")
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=drip)
+        thread.start()
+        monkeypatch.setenv("AIRFLOW__API__BASE_URL", f"http://127.0.0.1:{listener.getsockname()[1]}")
+        try:
+            [finding] = findings("health")
+        finally:
+            stop.set()
+            thread.join()
+    assert "gave no answer within 0.5 s" in finding.evidence
 
 
 def test_without_airflow_nobody_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(environment, "get", lambda *_: pytest.fail("asked"))
-    assert findings("health") == []
+    monkeypatch.setattr(airflow_server, "_ask", lambda _: pytest.fail("asked"))
+    assert answer("health").looked_at == "no page: Airflow is not installed here"
+
+
+@pytest.mark.parametrize(
+    ("version", "settings", "asked"),
+    [
+        ("3.0.2", {}, "http://localhost:8080/api/v2/monitor/health could not be asked"),
+        ("3.0.2", {"API__PORT": "1"}, "http://localhost:1/api/v2/monitor/health could not be asked"),
+        ("2.10.5", {"WEBSERVER__WEB_SERVER_PORT": "1"}, "http://localhost:1/health could not be asked"),
+        ("3.0.2", {"API__BASE_URL": "localhost:8080"}, "no page: base_url is no URL, in localhost:8080"),
+        ("3.0.2", {"API__BASE_URL": "http://[::1"}, "no page: base_url is no URL, in http://[::1"),
+        ("3.0.2", {"API__BASE_URL": "http://x:many"}, "no page: base_url is no URL, in http://x:many"),
+        ("1.10.15", {}, "no page: Airflow 1.10.15 is not known"),
+    ],
+)
+def test_where_the_page_is_said_to_be_is_told_whatever_is_configured(
+    site: Path, monkeypatch: pytest.MonkeyPatch, version: str, settings: dict[str, str], asked: str
+) -> None:
+    monkeypatch.setattr(
+        "http.client.HTTPConnection.connect", lambda _: (_ for _ in ()).throw(OSError("refused"))
+    )
+    distribution(site, "apache-airflow", {}, version)
+    for name, value in settings.items():
+        monkeypatch.setenv(f"AIRFLOW__{name}", value)
+    assert answer("health").looked_at.startswith(asked)
+
+
+# --- settings ------------------------------------------------------------------------------------
+
+
+def test_by_default_the_logs_of_airflows_home_are_read(tmp_path: Path) -> None:
+    home = tmp_path / "airflow"
+    write(home / "logs/scheduler/a.log", "")
+    write(home / "standalone.log", "")
+    write(home / "airflow.db", "")
+    assert airflow_server.default_logs() == [home / "logs", home / "standalone.log"]
+
+
+@pytest.mark.parametrize(
+    ("folder", "place"),
+    [
+        ("~/elsewhere", "HOME/elsewhere"),
+        ("$AIRFLOW_HOME/mine", "AIRFLOW/mine"),
+        ("${AIRFLOW_HOME}/mine", "AIRFLOW/mine"),
+        ("{AIRFLOW_HOME}/mine", "AIRFLOW/mine"),
+        ("$PLACE/mine", "/place/mine"),
+        ("$NOT_SET/mine", "$NOT_SET/mine"),
+        ("", "AIRFLOW/logs"),
+    ],
+)
+@pytest.mark.parametrize("where", ["file", "variable"])
+@pytest.mark.parametrize("home_is_set", [True, False])
+def test_a_log_folder_that_is_configured_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str, place: str, where: str, home_is_set: bool
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("PLACE", "/place")
+    if not home_is_set:
+        monkeypatch.delenv("AIRFLOW_HOME")
+    if where == "file":
+        write(tmp_path / "airflow/airflow.cfg", f"[logging]\nbase_log_folder = {folder}\n")
+    else:
+        monkeypatch.setenv("AIRFLOW__LOGGING__BASE_LOG_FOLDER", folder)
+    expected = place.replace("AIRFLOW", str(tmp_path / "airflow")).replace("HOME", str(tmp_path))
+    assert airflow_server.default_logs() == [Path(expected)]
+
+
+LATER = b"[logging]\nbase_log_folder = /there\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "folder"),
+    [
+        (b"", None),
+        (b"\0\xff\xfe", None),
+        (b"base_log_folder = /nowhere\n", None),
+        (b"[logging\nbase_log_folder", None),
+        (b"\xef\xbb\xbf" + LATER, "/there"),
+        (b"[x]\ny = %(z\n[x]\ny = 2\n" + LATER, "/there"),
+        (b"# caf\xe9\n" + LATER, "/there"),
+        (LATER + b"no value here\n", "/there"),
+        (LATER.replace(b"\n", b"\r\n"), "/there"),
+    ],
+)
+def test_airflows_file_may_be_in_any_state(tmp_path: Path, content: bytes, folder: str | None) -> None:
+    write(tmp_path / "airflow/airflow.cfg", content)
+    assert airflow_server.default_logs() == [Path(folder) if folder else tmp_path / "airflow/logs"]
+
+
+@pytest.mark.parametrize("kind", ["pipe", "directory", "another file"])
+def test_airflows_file_may_be_none_or_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    path = tmp_path / "airflow/airflow.cfg"
+    path.parent.mkdir()
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "directory":
+        path.mkdir()
+    else:
+        monkeypatch.setenv("AIRFLOW_CONFIG", "$AIRFLOW_HOME/other.cfg")
+        write(path.with_name("other.cfg"), LATER)
+    folder = Path("/there") if kind == "another file" else tmp_path / "airflow/logs"
+    assert airflow_server.default_logs() == [folder]
 
 
 # --- execution API -----------------------------------------------------------------------------
@@ -494,6 +507,7 @@ REFUSED = """\
         ("a", "", "is set in AIRFLOW__API_AUTH__JWT_SECRET; every component must see the same"),
         ("", "a", "is set in HOME/airflow.cfg; every component must see the same"),
         ("a", "b", "differs between AIRFLOW__API_AUTH__JWT_SECRET and HOME/airflow.cfg"),
+        ("!a", "a", "is set in HOME/airflow.cfg and AIRFLOW__API_AUTH__JWT_SECRET_CMD; every component"),
         ("a", "a", "is set in AIRFLOW__API_AUTH__JWT_SECRET and HOME/airflow.cfg; every"),
     ],
 )
@@ -506,231 +520,56 @@ def test_refused_workers_are_counted_and_the_secret_is_looked_for(
         home / "airflow.cfg",
         f"[api_auth]\n# a % sign is no interpolation\njwt_secret = {file}\n[x]\ny = %(z\n",
     )
-    monkeypatch.setenv("AIRFLOW__API_AUTH__JWT_SECRET", variable)
+    command = "_CMD" if variable.startswith("!") else ""
+    monkeypatch.setenv(f"AIRFLOW__API_AUTH__JWT_SECRET{command}", variable)
     [finding] = findings("execution-api", logs=home / "logs")
-    assert finding.evidence.startswith("1 401 answer of the execution API to workers; ")
+    assert finding.evidence.startswith("1 answer 401 of the execution API to workers; ")
     assert evidence.replace("HOME", str(home)) in finding.evidence
     assert len(finding.sources) == 3 and "clocks" in finding.remedy
+    assert finding.data == {"count": 1}
     assert not any(secret in finding.evidence.split() for secret in ("a", "b"))
 
 
-# --- crash reports -----------------------------------------------------------------------------
-
-# Reconstructions in Apple's format. The innermost frames of setproctitle's and _scproxy's follow the
-# excerpts in the issues named; their outer frames, and the other cases, are composed.
-FRAMES = {
-    "apache/airflow #45124: setproctitle": """\
-libsystem_kernel.dylib __pthread_kill
-libsystem_c.dylib raise
-libpython3.12.dylib faulthandler_fatal_error
-libsystem_platform.dylib _sigtramp
-libsystem_trace.dylib _os_log_preferences_refresh
-libsystem_trace.dylib os_log_type_enabled
-CoreFoundation _CFBundleCopyLoadedImagePathForPointer
-CoreFoundation _CFBundleGetBundleWithIdentifier
-_setproctitle.cpython-312-darwin.so darwin_set_process_title""",
-    "python/cpython #58037: _scproxy": """\
-libdispatch.dylib _dispatch_queue_push
-libxpc.dylib _xpc_connection_enqueue
-CoreFoundation -[_CFXPreferences withConnectionForRole:performBlock:]
-SystemConfiguration SCDynamicStoreCopyProxiesWithOptions
-_scproxy.cpython-311-darwin.so get_proxy_settings""",
-    "apache/airflow #64874: Security or DNS": """\
-libsystem_kernel.dylib __abort_with_payload
-libobjc.A.dylib performForkChildInitialize(objc_class*, objc_class*)
-Security SecTrustEvaluateIfNecessary
-libsystem_info.dylib getaddrinfo
-_socket.cpython-312-darwin.so socket_getaddrinfo""",
-    "python/cpython #77906: Objective-C's initialize": """\
-libsystem_kernel.dylib __abort_with_payload
-libobjc.A.dylib _objc_fatalv(unsigned long long, unsigned long long, char const*, char*)
-libobjc.A.dylib performForkChildInitialize(objc_class*, objc_class*)
-CoreFoundation CFStringCreateCopy""",
-    "none: not known": """\
-libsystem_platform.dylib _platform_memmove
-_psycopg.cpython-311-darwin.so connection_setup""",
-}
-
-
-def ips(frames: str, notes: list[str], captured: str = "2025-01-07 15:12:30.1013 +0000") -> str:
-    """A crash report as macOS writes it: a line of JSON and a JSON body, frames that point into images."""
-    images = sorted({line.split()[0] for line in frames.splitlines()})
-    header = {
-        "app_name": "python3.12",
-        "timestamp": captured,
-        "bug_type": "309",
-        "os_version": "macOS 14.7 (23H124)",
-    }
-    body = {
-        "captureTime": captured,
-        "procName": "python3.12",
-        "exception": {"type": "EXC_BAD_ACCESS", "signal": "SIGSEGV"},
-        "asi": {"libsystem_c.dylib": notes},
-        "faultingThread": 1,
-        "threads": [
-            {"id": 1, "frames": [{"imageOffset": 8, "symbol": "_setproctitle.decoy", "imageIndex": 0}]},
-            {
-                "id": 2,
-                "triggered": True,
-                "frames": [
-                    {
-                        "imageOffset": 4004,
-                        "symbol": line.partition(" ")[2],
-                        "symbolLocation": 8,
-                        "imageIndex": images.index(line.split()[0]),
-                    }
-                    for line in frames.splitlines()
-                ]
-                + [{"imageOffset": 123, "imageIndex": 0}],
-            },
-        ],
-        "usedImages": [{"name": image, "path": f"/usr/lib/{image}"} for image in images],
-    }
-    return json.dumps(header) + "\n" + json.dumps(body, indent=2)
-
-
-@pytest.mark.parametrize("name", FRAMES)
-def test_a_crash_report_is_attributed_by_the_crashed_threads_frames(tmp_path: Path, name: str) -> None:
-    _, _, relative = name.partition(": ")
-    notes = ["*** multi-threaded process forked ***", "crashed on child side of fork pre-exec"]
-    path = write(tmp_path / "python3.12-2025-01-07-151230.ips", ips(FRAMES[name], notes))
-    [finding] = findings("crash-reports", crash_reports=tmp_path)
-    assert finding.evidence.startswith(f"1 crash report of Python: the cause is {relative}")
-    assert finding.details == (str(path),)
-    assert finding.remedy and finding.sources
-
-
-def test_setproctitle_is_blamed_though_its_crash_went_through_objective_c(tmp_path: Path) -> None:
-    frames = "libobjc.A.dylib performForkChildInitialize\n_setproctitle.cpython-311-darwin.so\n"
-    note = "+[__NSCFConstantString initialize] may have been in progress in another thread when fork() was called."
-    write(tmp_path / "Python-1.ips", ips(frames, [note]))
-    [finding] = findings("crash-reports", crash_reports=tmp_path)
-    assert "the cause is setproctitle" in finding.evidence
-
-
-@pytest.mark.parametrize(("installed", "severity"), [(BEFORE_ALL, "error"), (AFTER_ALL, "note")])
-def test_crashes_in_setproctitle_matter_if_newer_than_the_shim(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, installed: float, severity: str
-) -> None:
-    monkeypatch.setattr(environment, "installed_at", lambda: installed)
-    write(tmp_path / "Python-1.ips", ips(next(iter(FRAMES.values())), []))
-    [finding] = findings("crash-reports", crash_reports=tmp_path)
-    assert finding.severity == severity
-    assert ("before the shim" in finding.evidence) is (severity == "note")
-
-
-@pytest.mark.parametrize("name", ["Safari-1.ips", "Python-1.txt"])
-def test_other_programs_and_files_are_left_alone(tmp_path: Path, name: str) -> None:
-    write(tmp_path / name, ips(FRAMES["none: not known"], []))
-    assert findings("crash-reports", crash_reports=tmp_path) == []
-
-
-WHOLE = ips(FRAMES["none: not known"], [])
-
-
-@pytest.mark.parametrize(
-    "content",
-    [
-        b"",
-        b"\xff\xfe\0\0",
-        WHOLE[: len(WHOLE) // 2].encode(),
-        WHOLE.partition("\n")[0].encode(),
-        WHOLE.partition("\n")[2].encode(),
-        b"[]\n[]",
-        b"{}\n{}",
-        WHOLE.replace('"faultingThread": 1', '"faultingThread": 9').encode(),
-        WHOLE.replace('"imageIndex": 1', '"imageIndex": "x"').encode(),
-        WHOLE.replace('"usedImages"', '"otherImages"').encode(),
-        b"{}\n" + b"[" * 100_000,
-    ],
-    ids=[
-        "empty",
-        "binary",
-        "cut",
-        "header only",
-        "no header",
-        "lists",
-        "objects",
-        "thread",
-        "image",
-        "images",
-        "deep",
-    ],
-)
-def test_a_malformed_or_truncated_report_is_reported_as_such(tmp_path: Path, content: bytes) -> None:
-    path = write(tmp_path / "Python-1.ips", content)
-    [finding] = findings("crash-reports", crash_reports=tmp_path)
-    assert finding.evidence == "1 crash report of Python: malformed or truncated"
-    assert finding.details[0].startswith(str(path))
-
-
-# --- environment -------------------------------------------------------------------------------
+# --- the whole -----------------------------------------------------------------------------------
 
 
 def subjects() -> list[str]:
-    """The first word of each finding about the surroundings."""
-    return [finding.evidence.split()[0] for finding in findings("environment")]
+    """The first word of each finding about the shim and its surroundings."""
+    return [finding.evidence.split()[0] for finding in findings("startup")]
 
 
 def test_off_macos_the_surroundings_do_not_matter() -> None:
     assert subjects() == []
 
 
-def test_on_macos_the_surroundings_are_judged(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_on_macos_the_surroundings_are_judged(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "platform", "darwin")
-    monkeypatch.setattr(doctor.multiprocessing, "get_start_method", lambda: "spawn")
-    monkeypatch.setattr(doctor, "is_active", lambda: True)
+    monkeypatch.setattr(state, "state", lambda: ("", None))
     monkeypatch.setenv("NO_PROXY", "*")
     assert subjects() == []
     monkeypatch.setenv("NO_PROXY", "localhost")
     assert subjects() == ["NO_PROXY"]
     monkeypatch.setenv("OBJC_DISABLE_INITIALIZE_FORK_SAFETY", "YES")
     assert subjects() == ["NO_PROXY", "OBJC_DISABLE_INITIALIZE_FORK_SAFETY"]
-    write(tmp_path / "airflow/airflow.cfg", "[core]\nmp_start_method = fork\n")
-    assert subjects() == ["NO_PROXY", "OBJC_DISABLE_INITIALIZE_FORK_SAFETY", "multiprocessing"]
-    monkeypatch.setattr(doctor, "is_active", lambda: False)
-    assert subjects() == [
-        "setproctitle",
-        "NO_PROXY",
-        "OBJC_DISABLE_INITIALIZE_FORK_SAFETY",
-        "multiprocessing",
-    ]
-
-
-@pytest.mark.parametrize(
-    ("version", "unsafe"),
-    [("1.2.3", False), ("1.3", True), ("1.3.8", True), ("1.10", True), ("2.0", True), ("", False)],
-)
-def test_setproctitle_is_unsafe_from_1_3_on(version: str, unsafe: bool) -> None:
-    assert doctor.unsafe_on_macos(version) is unsafe
-
-
-# --- the whole ---------------------------------------------------------------------------------
 
 
 def test_a_check_that_fails_is_a_finding_and_stops_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(scope: doctor.Scope) -> Iterator[doctor.Finding]:
+    def broken(facts: doctor.Facts) -> Answer:
         raise RuntimeError("no luck")
-        yield
 
-    monkeypatch.setitem(doctor.CHECKS, "imports", broken)
-    [finding] = doctor.diagnose(doctor.Scope([], Path("/none")), ["imports", "crashes"])
-    assert "no luck" in finding.evidence
-
-
-def test_every_finding_has_evidence_a_remedy_and_a_severity_that_is_known() -> None:
-    for finding in doctor.diagnose(doctor.Scope([], Path("/none")), list(doctor.CHECKS)):
-        assert finding.severity in doctor.SEVERITIES
-        assert all(dataclasses.asdict(finding)[key] for key in ("id", "evidence", "remedy"))
-        assert not re.search(r"\n", finding.evidence + finding.remedy)
+    monkeypatch.setitem(doctor.CHECKS, "removed", ("?", broken))
+    answers = doctor.diagnose(doctor.Facts(Path("/none"), Path("/none")), ["removed", "startup"])
+    assert "no luck" in answers["removed"].findings[0].evidence
+    assert answers["startup"].looked_at
 
 
-def test_the_worst_comes_first(site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(environment, "installed_at", lambda: BEFORE_ALL)
-    write(tmp_path / "logs/a.log", STANDALONE)
-    distribution(site, "consumer", {"consumer.py": b"import setproctitle\n"})
-    found = doctor.diagnose(doctor.Scope([tmp_path / "logs"], Path("/none")), ["imports", "crashes"])
-    assert [finding.severity for finding in found] == ["error", "note"]
+def test_every_answer_says_what_was_looked_at_and_every_finding_what_to_do(tmp_path: Path) -> None:
+    for name, told in doctor.diagnose(doctor.Facts(tmp_path, tmp_path), doctor.CHECKS).items():
+        assert told.looked_at, name
+        for finding in told.findings:
+            assert finding.severity in SEVERITIES
+            assert finding.evidence and finding.remedy
+            assert not re.search(r"\n", finding.evidence + finding.remedy)
 
 
 def test_all_is_documented_in_the_readable_list() -> None:

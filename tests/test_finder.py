@@ -47,7 +47,7 @@ def test_the_finder_is_first_and_answers_for_setproctitle_only() -> None:
     shim.activate()
     finder = sys.meta_path[0]
     assert finder.find_spec("setproctitle", None) is not None
-    for name in ("setproctitle2", "setproctitl", "SETPROCTITLE", "os", "setproctitle._setproctitle", ""):
+    for name in ("setproctitle2", "setproctitl", "SETPROCTITLE", "os", "setproctitle.other", ""):
         assert finder.find_spec(name, None) is None
 
 
@@ -61,12 +61,18 @@ def test_the_spec_says_where_the_module_comes_from() -> None:
 
 
 @pytest.mark.parametrize("when", ["cold", "after the package"])
-def test_nobody_gets_to_the_native_module_while_active(when: str) -> None:
+def test_the_c_module_is_the_replacement_while_active(when: str) -> None:
     shim.activate()
     if when != "cold":
         importlib.import_module("setproctitle")
-    with pytest.raises(ModuleNotFoundError):
-        importlib.import_module("setproctitle._setproctitle")
+    c_module = importlib.import_module("setproctitle._setproctitle")
+    assert c_module.__file__ == shim.REPLACEMENT
+    from setproctitle import _setproctitle  # type: ignore[attr-defined]  # no stub has it
+
+    assert _setproctitle is c_module
+    c_module.setproctitle("a title")
+    assert importlib.import_module("setproctitle").getproctitle() == "a title"
+    shim.deactivate()
     assert "setproctitle._setproctitle" not in sys.modules
 
 
@@ -116,4 +122,4 @@ def test_threads_that_activate_at_once_activate_once() -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    assert sys.meta_path.count(sys.modules[shim.__name__]) == 1  # type: ignore[arg-type]
+    assert sys.meta_path.count(shim.finder) == 1

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from compatibility import page
-from environments import ROOT, STARTUP_FILES, MadeOnce, Venv, clean_environ, uv, wheels_of
+from environments import ROOT, STARTUP_FILE, MadeOnce, Venv, clean_environ, uv, wheels_of
 
 NAME = "airflow-setproctitle-shim"
 WHO = "import setproctitle; print(setproctitle.__file__)"
@@ -217,7 +217,7 @@ def results() -> Iterator[dict[str, list[str]]]:
 
 @pytest.mark.xdist_group("installers")  # one process collects the rows
 @pytest.mark.parametrize("install", INSTALLERS)
-def test_startup_files_are_in_place_owned_at_work_and_gone_afterwards(
+def test_the_startup_file_is_in_place_owned_at_work_and_gone_afterwards(
     install: Callable[[Source, Path], Installed],
     source: Source,
     tmp_path: Path,
@@ -228,8 +228,8 @@ def test_startup_files_are_in_place_owned_at_work_and_gone_afterwards(
     installed = install(source, tmp_path)
     row[0] = installed.installer
     venv = installed.venv
-    assert all((venv.site_packages / name).is_file() for name in STARTUP_FILES)
-    assert owned(venv.site_packages) == set(STARTUP_FILES)
+    assert (venv.site_packages / STARTUP_FILE).is_file()
+    assert owned(venv.site_packages) == {STARTUP_FILE}
     venv.simulate_macos()
     assert venv.evaluate(WHO).endswith("replacement.py")
 
@@ -242,7 +242,7 @@ def test_startup_files_are_in_place_owned_at_work_and_gone_afterwards(
 def owned(site_packages: Path) -> set[str]:
     """The startup files that the distribution's RECORD names."""
     [record] = site_packages.glob("airflow_setproctitle_shim-*.dist-info/RECORD")
-    return {line.partition(",")[0] for line in record.read_text().splitlines()} & set(STARTUP_FILES)
+    return {line.partition(",")[0] for line in record.read_text().splitlines()} & {STARTUP_FILE}
 
 
 def test_an_upgrade_replaces_the_older_version_completely(source: Source, tmp_path: Path) -> None:
@@ -285,9 +285,9 @@ def test_one_installer_reinstalls_what_another_installed_and_uninstall_leaves_no
     }
     for step in steps[first]:
         step()
-        there = [name for name in STARTUP_FILES if (venv.site_packages / name).exists()]
         if step in (pip, by_uv):
-            assert there == list(STARTUP_FILES) and owned(venv.site_packages) == set(there)
+            assert (venv.site_packages / STARTUP_FILE).exists()
+            assert owned(venv.site_packages) == {STARTUP_FILE}
         else:
             assert not list(venv.site_packages.glob("*airflow_setproctitle_shim*"))
 
@@ -298,7 +298,7 @@ def test_a_target_directory_has_the_files_but_site_reads_none_until_activate(
     _uv_uninstall(fresh_venv)
     target = tmp_path / "target"
     uv("pip", "install", "--quiet", "--target", str(target), str(source.wheel), "setproctitle")
-    assert owned(target) == set(STARTUP_FILES)
+    assert owned(target) == {STARTUP_FILE}
     path = {"PYTHONPATH": str(target)}
     assert not fresh_venv.evaluate(WHO, **path).endswith("replacement.py")
     activate = "import airflow_setproctitle_shim as shim; shim.activate(); "

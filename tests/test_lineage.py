@@ -101,7 +101,7 @@ def test_a_broken_wrapt_does_not_keep_airflow_from_starting(
 
 
 def test_code_one_can_change_imports_them_from_here_without_any_airflow(linux: Venv) -> None:
-    code = f"from airflow_setproctitle_shim.airflow import {NAMES}\n"
+    code = f"from airflow_setproctitle_shim.lineage import {NAMES}\n"
     assert json.loads(linux.evaluate(code + SHOW)) == CONSTANTS
     assert linux.evaluate(code + "import sys; print('wrapt' in sys.modules)") == "False"
 

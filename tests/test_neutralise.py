@@ -9,6 +9,7 @@ import subprocess
 import sys
 import types
 from collections.abc import Callable, Iterator
+from importlib.machinery import PathFinder
 from typing import Any
 
 import pytest
@@ -43,7 +44,7 @@ def native() -> Iterator[types.ModuleType]:
     forget()
     yield importlib.import_module("setproctitle")
     shim.deactivate()
-    shim.process_title = None
+    shim.finder.process_title = None
     forget()
 
 
@@ -118,9 +119,11 @@ def test_neutralised_functions_are_pickled_by_name(native: types.ModuleType) -> 
 
 def test_no_fresh_native_function_can_be_imported(native: types.ModuleType) -> None:
     shim.activate()
-    del sys.modules["setproctitle._setproctitle"]
-    with pytest.raises(ModuleNotFoundError):
-        importlib.import_module("setproctitle._setproctitle")
+    c_module = sys.modules.pop("setproctitle._setproctitle")
+    assert importlib.import_module("setproctitle._setproctitle").__file__ == shim.REPLACEMENT
+    assert PathFinder.find_spec("setproctitle._setproctitle", native.__path__) is None
+    shim.deactivate()
+    assert native._setproctitle is c_module
 
 
 class HostileDict:
@@ -204,7 +207,7 @@ def test_verbose_python_says_how_many_places_were_rebound() -> None:
     code = "from setproctitle import setproctitle; import airflow_setproctitle_shim as s; s.activate()"
     done = subprocess.run([sys.executable, "-v", "-c", code], capture_output=True, text=True, check=True)
     # 4 in setproctitle, 4 in setproctitle._setproctitle, 1 in __main__
-    assert "neutralised <module 'setproctitle'" in done.stderr and "in 9 places" in done.stderr
+    assert "airflow-setproctitle-shim: neutralised setproctitle in 9 places" in done.stderr
 
 
 FORKING = """

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import jsonschema
+import psutil
 import pytest
-from environments import ROOT
+from environments import ROOT, SWITCH, Venv, uv
+from processes import wait_for
 
 from airflow_setproctitle_shim.diagnosis import cli, probe
+
+SHIM = "airflow_setproctitle_shim"
 
 
 def simulated(**changes: Any) -> probe.Settings:
@@ -27,12 +33,9 @@ def test_forked_children_die_without_the_shim_and_none_does_with_it(threads: int
     assert (on.ends, on.served) == ({"ok": 25}, True)
 
 
-@pytest.mark.parametrize("method", ["spawn", "forkserver"])
-def test_other_start_methods_end_as_they_must(method: str) -> None:
-    off, on = probe.probe(simulated(method=method))
-    # A spawned child imports the module itself, and lives; the fork server's have it from their parent.
-    assert off.ends == ({"ok": 3} if method == "spawn" else {"SIGSEGV": 3})
-    assert on.ends == {"ok": 3}
+def test_the_fork_servers_children_die_too() -> None:
+    off, on = probe.probe(simulated(method="forkserver"))
+    assert (off.ends, on.ends) == ({"SIGSEGV": 3}, {"ok": 3})
 
 
 NEEDS_3_10 = pytest.mark.skipif(sys.version_info < (3, 10), reason="processtitle needs Python 3.10")
@@ -64,7 +67,7 @@ def test_a_hanging_child_is_counted_as_hung_and_killed(module: Path) -> None:
     module.write_text(HANGS)
     run = probe.run("off", simulated(simulate=False, timeout=2.0))
     assert run.ends == {"hung": 3}
-    assert run.lost == 3
+    assert (run.lost, run.odd) == (0, 3)
     pids = [int(path.stem) for path in module.parent.glob("*.pid")]
     assert len(pids) == 3
     for pid in pids:
@@ -95,7 +98,7 @@ def test_without_ps_titles_cannot_be_probed_and_it_says_so(
 def test_without_processtitle_titles_cannot_be_probed_and_it_says_how_to_get_it(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(probe, "installed", lambda name: None)
+    monkeypatch.setattr(probe.metadata, "installed", lambda name: None)
     assert cli.main(["probe", "--titles"]) == 1
     assert "pip install 'airflow-setproctitle-shim[titles]'" in capsys.readouterr().err
 
@@ -104,7 +107,7 @@ def test_without_setproctitle_there_is_nothing_to_probe(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys, "platform", "darwin")
-    monkeypatch.setattr(probe, "installed", lambda name: None)
+    monkeypatch.setattr(probe.metadata, "installed", lambda name: None)
     assert cli.main(["probe"]) == 1
     assert "try: probe --simulate" in capsys.readouterr().err
 
@@ -113,6 +116,127 @@ def test_an_interpreter_that_fails_is_reported_by_its_last_line(module: Path) ->
     module.write_text("raise ImportError('no luck')\n")
     with pytest.raises(probe.ProbeError, match="ImportError: no luck"):
         probe.run("off", simulated(simulate=False))
+
+
+def with_ends(served: bool = True, said: str = "", **ends: int) -> probe.Run:
+    return probe.Run("auto", sum(ends.values()), served, ends, said=said)
+
+
+@pytest.mark.parametrize(
+    ("off", "on", "ok", "sentence"),
+    [
+        (with_ends(SIGSEGV=2), with_ends(ok=2), True, "The shim saved every child."),
+        (with_ends(SIGSEGV=1, ok=1), with_ends(ok=2), True, "The shim saved every child."),
+        (with_ends(SIGSEGV=2), with_ends(SIGABRT=1, ok=1), False, "The shim did NOT save every child."),
+        (
+            with_ends(ok=2),
+            with_ends(ok=2),
+            True,
+            "No child died, with or without the shim: this run proves nothing.",
+        ),
+        (
+            with_ends(SIGSEGV=2),
+            with_ends(served=False, SIGSEGV=2),
+            False,
+            "The shim is not on here. See why: ",
+        ),
+        (
+            with_ends(hung=1, SIGSEGV=1),
+            with_ends(ok=2),
+            False,
+            "The probe failed: 1 ended neither well nor by a signal",
+        ),
+        (
+            with_ends(**{"exit 1": 2}),
+            with_ends(said="no luck", **{"exit 1": 1}),
+            False,
+            "The probe failed: 3 ended",
+        ),
+    ],
+    ids=["saved", "some", "not saved", "proves nothing", "off", "hung", "exit"],
+)
+def test_each_outcome_has_its_verdict(off: probe.Run, on: probe.Run, ok: bool, sentence: str) -> None:
+    assert probe.verdict(off, on)[0] is ok
+    assert probe.verdict(off, on)[1].startswith(sentence)
+    assert on.said in probe.verdict(off, on)[1]
+
+
+def test_with_threads_there_are_four_more_when_children_are_forked(module: Path) -> None:
+    """The process that forks is asked by its children: each thread of it is a directory below /proc."""
+    module.write_text(
+        "import os\ndef setproctitle(title): os._exit(len(os.listdir(f'/proc/{os.getppid()}/task')))\n"
+        "def getproctitle(): pass\n"
+    )
+    assert probe.run("off", simulated(simulate=False, threads=4)).ends == {"exit 5": 3}
+    assert probe.run("off", simulated(simulate=False, threads=0)).ends == {"exit 1": 3}
+
+
+def test_a_startup_file_that_is_gone_is_not_overlooked(fresh_venv: Venv) -> None:
+    """Off macOS too, the probe runs the startup file that is installed."""
+    whole = fresh_venv.run("-m", SHIM, "probe", "-n", "2")
+    assert whole.stdout.splitlines()[-1] == "The shim saved every child."
+    assert "not tested" not in whole.stdout
+    (fresh_venv.site_packages / f"{SHIM}.pth").unlink()
+    gone = fresh_venv.run("-m", SHIM, "probe", "-n", "2", check=False)
+    assert gone.returncode == 1
+    assert gone.stdout.splitlines()[-1].startswith("The shim is not on here. See why: ")
+
+
+def test_where_site_reads_no_startup_file_it_is_said_not_to_be_tested(tmp_path: Path, wheel: Path) -> None:
+    venv = Venv.make(tmp_path / "venv")
+    target = tmp_path / "target"
+    uv("pip", "install", "--quiet", "--python", str(venv.python), "--target", str(target), str(wheel))
+    done = venv.run("-m", SHIM, "probe", "-n", "2", PYTHONPATH=str(target))
+    sentence, verdict = done.stdout.splitlines()[-2:]
+    assert sentence == f"The startup file itself was not tested: run {venv.python} -m {SHIM} status"
+    assert verdict == "The shim saved every child."
+
+
+@pytest.mark.parametrize("method", probe.METHODS)
+def test_a_module_in_the_working_directory_is_no_crash_that_the_shim_saves_from(
+    module: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], method: str
+) -> None:
+    module.write_text("def setproctitle(title): raise SystemExit(1)\ndef getproctitle(): pass\n")
+    monkeypatch.delenv("PYTHONPATH")
+    monkeypatch.chdir(module.parent)
+    assert cli.main(["probe", "-n", "2", "--method", method]) == 0
+    assert "2 of 2 children lost (2 SIGSEGV)" in capsys.readouterr().out
+
+
+def test_children_that_end_by_themselves_are_an_error_of_the_probe(
+    module: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    module.write_text("def setproctitle(title): raise OSError('no luck')\ndef getproctitle(): pass\n")
+    monkeypatch.setattr(sys, "platform", "darwin")
+    assert cli.main(["probe", "-n", "1"]) == 1
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last.startswith("The probe failed: 2 ended") and last.endswith("(OSError: no luck).")
+
+
+@pytest.mark.parametrize("method", ["fork", pytest.param("forkserver", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
+def test_however_the_probe_ends_no_process_and_no_file_is_left(
+    module: Path, tmp_path: Path, end: signal.Signals, method: str
+) -> None:
+    module.write_text(HANGS)
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    code = "import sys; sys.platform = 'darwin'; from airflow_setproctitle_shim.diagnosis.cli import main; sys.exit(main())"
+    environ = {**os.environ, "PYTHONPATH": str(module.parent), "TMPDIR": str(scratch), SWITCH: ""}
+    command = [sys.executable, "-c", code, "probe", "-n", "3", "--method", method]
+    probing = psutil.Popen(command, env=environ, start_new_session=True, stderr=subprocess.PIPE)
+    with probing:
+        wait_for("three children", lambda: len(list(module.parent.glob("*.pid"))) == 3, 60)
+        started = probing.children(recursive=True)
+        assert len(started) > 3
+        probing.send_signal(end)
+        probing.wait(60)
+        error = probing.stderr.read().decode()
+    _, alive = psutil.wait_procs(started, 30)
+    assert not alive
+    wait_for("an empty directory", lambda: not list(scratch.iterdir()), 30)
+    assert "Traceback" not in error
+    assert probing.returncode == (-end if end == signal.SIGKILL else 128 + end)
 
 
 def test_people_read_counts_per_signal_where_it_died_and_a_verdict(
@@ -140,5 +264,6 @@ def test_json_follows_the_schema(titles: list[str], capsys: pytest.CaptureFixtur
     assert cli.main(["probe", "--json", "-n", "2", *titles]) == 0
     data = json.loads(capsys.readouterr().out)
     jsonschema.validate(data, json.loads((ROOT / "docs/json-schema/probe.json").read_text()))
+    assert data["schema"] == "probe/2"
     assert data["without"]["ends"] == {"SIGSEGV": 2}
     assert data["with"]["ends"] == {"ok": 2}

@@ -31,7 +31,7 @@ def served() -> Iterator[ModuleType]:
     shim.activate()
     yield importlib.import_module("setproctitle")
     shim.deactivate()
-    shim.process_title = None
+    shim.finder.process_title = None
 
 
 @pytest.fixture(scope="module")

@@ -28,7 +28,7 @@ def as_it_was() -> Iterator[None]:
     forget()
     yield
     shim.deactivate()
-    shim.process_title = None
+    shim.finder.process_title = None
     forget()
 
 
@@ -56,7 +56,7 @@ def in_bare_interpreter(path: Path, code: str, *options: str) -> object:
 
 
 def test_importing_the_package_loads_nothing_else() -> None:
-    code = "old = set(sys.modules); import airflow_setproctitle_shim; new = set(sys.modules) - old; import json; "
+    code = "import os; old = set(sys.modules); import airflow_setproctitle_shim; new = set(sys.modules) - old; import json; "
     assert in_bare_interpreter(PACKAGE.parent, code + "print(json.dumps(sorted(new)))") == [shim.__name__]
 
 
@@ -122,16 +122,14 @@ def test_the_version_asked_for_is_setproctitle_s(monkeypatch: pytest.MonkeyPatch
 
 
 def test_titles_mode_shows_what_is_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
-    from airflow_setproctitle_shim import titles
-
-    monkeypatch.setattr(titles, "shown", lambda remember: ("shown", remember))
+    shown: list[str] = []
+    monkeypatch.setattr(shim.finder, "set_to", shown.append)
     monkeypatch.setenv(SWITCH, "titles")
-    kind, remember = served().setproctitle
-    remember("a title")
-    assert (kind, shim.process_title) == ("shown", b"a title")
+    served().setproctitle("a title")
     shim.deactivate()
     monkeypatch.setenv(SWITCH, "auto")
-    assert callable(served().setproctitle)
+    served().setproctitle("another")
+    assert (shown, shim.finder.process_title) == (["a title"], b"another")
 
 
 def test_serving_and_neutralising_say_nothing(capsys: pytest.CaptureFixture[str]) -> None:
@@ -156,7 +154,7 @@ def test_a_wrapper_kept_after_deactivation_calls_the_native_function() -> None:
 def test_a_module_without_functions_is_neutralised_in_no_place() -> None:
     from airflow_setproctitle_shim import neutralise
 
-    assert neutralise.neutralise(ModuleType("setproctitle")) == 0
+    assert neutralise.neutralise([ModuleType("setproctitle")]) == 0
 
 
 def test_a_neutralised_package_has_an_empty_path() -> None:

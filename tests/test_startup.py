@@ -6,14 +6,14 @@ import json
 import sys
 
 import pytest
-from environments import ROOT, STARTUP_FILES, SWITCH, Venv, uv
+from environments import ROOT, STARTUP_FILE, SWITCH, Venv, uv
 
 import airflow_setproctitle_shim as shim
 
 STATE = """
 import json, sys
-finders = [getattr(finder, "__name__", "") for finder in sys.meta_path]
 shim = "airflow_setproctitle_shim"
+finders = [type(finder).__module__ for finder in sys.meta_path]
 print(json.dumps({"loaded": shim in sys.modules, "finders": finders.count(shim), "platform": sys.platform}))
 """
 
@@ -93,7 +93,7 @@ def test_startup_loads_only_the_package_itself(mac: Venv, linux: Venv) -> None:
 
 def test_verbose_python_says_who_serves_setproctitle(mac: Venv) -> None:
     done = mac.run("-v", "-c", "import setproctitle")
-    assert done.stderr.count("airflow-setproctitle-shim serves setproctitle from") == 1
+    assert done.stderr.count("airflow-setproctitle-shim: serves setproctitle from") == 1
 
 
 def test_the_switch_is_inherited_by_child_processes(mac: Venv) -> None:
@@ -102,17 +102,16 @@ def test_the_switch_is_inherited_by_child_processes(mac: Venv) -> None:
     assert json.loads(done.stdout)["finders"] == 0
 
 
-def test_startup_files_lie_where_site_looks_and_leave_with_the_package(fresh_venv: Venv) -> None:
-    assert all((fresh_venv.site_packages / name).is_file() for name in STARTUP_FILES)
+def test_the_startup_file_lies_where_site_looks_and_leaves_with_the_package(fresh_venv: Venv) -> None:
+    assert (fresh_venv.site_packages / STARTUP_FILE).is_file()
     uv("pip", "check", "--quiet", "--python", str(fresh_venv.python))
     uv("pip", "uninstall", "--quiet", "--python", str(fresh_venv.python), "airflow-setproctitle-shim")
     assert not list(fresh_venv.site_packages.glob("airflow_setproctitle_shim*"))
     assert fresh_venv.run("-c", "pass").stderr == ""
 
 
-def test_startup_files_are_plain_ascii_and_sort_before_datahubs() -> None:
-    for name in STARTUP_FILES:
-        text = (ROOT / "src" / name).read_text("ascii")
-        assert len(text.splitlines()) == 1
-        assert not any(word in text for word in ("exec", "eval", "environ", "base64"))
-        assert "_editable_impl_airflow" < name < "datahub"
+def test_the_startup_file_is_one_line_of_plain_ascii_and_sorts_before_datahubs() -> None:
+    text = (ROOT / "src" / STARTUP_FILE).read_text("ascii")
+    assert len(text.splitlines()) == 1
+    assert not any(word in text for word in ("exec", "eval", "environ", "base64"))
+    assert "_editable_impl_airflow" < STARTUP_FILE < "datahub"

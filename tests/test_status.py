@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import stat
+import subprocess
 import sys
-from collections.abc import Callable
+import types
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import jsonschema
 import pytest
-from environments import ROOT, SWITCH, Venv, uv
+from environments import ROOT, SWITCH, Venv, clean_environ, uv
+
+from airflow_setproctitle_shim.diagnosis import state
 
 # The platform is changed late: under a simulated one the standard library fails to import.
 ON_MACOS = """
 import sys
-from airflow_setproctitle_shim.diagnosis import cli, environment
+from airflow_setproctitle_shim.diagnosis import cli
 {change}
 sys.platform = "darwin"
 sys.exit(cli.main(sys.argv[1:]))
@@ -25,12 +31,16 @@ import pathlib, stat, types
 lstat = pathlib.Path.lstat
 def hidden(path):
     info = lstat(path)
-    if path.name.startswith("airflow_setproctitle_shim."):
+    if path.name == "airflow_setproctitle_shim.pth":
         return types.SimpleNamespace(st_mode=info.st_mode, st_flags=stat.UF_HIDDEN)
     return info
 pathlib.Path.lstat = hidden
 """
 SHIM = "airflow_setproctitle_shim"
+STARTUP_FILE = f"{SHIM}.pth"
+
+
+NO_IMPORT_LINES = "sys.version_info = (3, 18, 0, 'final', 0)"
 
 
 def on_macos(venv: Venv, *arguments: str, change: str = "", **variables: str) -> tuple[int, str]:
@@ -54,12 +64,24 @@ def linux(make_venv: Callable[..., Venv]) -> Venv:
     return make_venv("setproctitle", macos=False)
 
 
-@pytest.fixture
-def own_venv(tmp_path: Path, wheel: Path) -> Venv:
-    """An environment where no startup file runs, as none is for this platform, and the test may change."""
-    venv = Venv.make(tmp_path / "venv")
+@pytest.fixture(scope="module")
+def damaged_venv(tmp_path_factory: pytest.TempPathFactory, wheel: Path) -> tuple[Venv, Path]:
+    """An environment where no startup file runs, as none is for this platform, and a copy of its packages."""
+    path = tmp_path_factory.mktemp("damaged")
+    venv = Venv.make(path / "venv")
     venv.install("--link-mode", "copy", str(wheel), "setproctitle")
-    return venv
+    shutil.copytree(venv.site_packages, path / "packages")
+    return venv, path / "packages"
+
+
+@pytest.fixture
+def own_venv(damaged_venv: tuple[Venv, Path]) -> Iterator[Venv]:
+    """An environment that the test may damage."""
+    venv, packages = damaged_venv
+    yield venv
+    place = venv.site_packages
+    shutil.rmtree(place)
+    shutil.copytree(packages, place)
 
 
 def test_off_on_linux_is_fine_and_says_so(linux: Venv) -> None:
@@ -108,37 +130,75 @@ def edit(venv: Venv) -> None:
     (venv.site_packages / STARTUP_FILE).write_text("# nothing\n")
 
 
+def unrecord(venv: Venv) -> None:
+    [record] = venv.site_packages.glob(f"{SHIM}-*/RECORD")
+    record.write_bytes(b'"\xff\0\n,,,\n')
+
+
 def nothing(venv: Venv) -> None:
     pass
 
 
-STARTUP_FILE = f"{SHIM}.start" if sys.version_info >= (3, 15) else f"{SHIM}.pth"
-
-
 @pytest.mark.parametrize(
-    ("damage", "change", "cause", "remedy"),
+    ("damage", "change", "word", "cause", "remedy"),
     [
-        (nothing, HIDE, "is hidden by macOS", "chflags -R nohidden"),
-        (drop, "", "is missing", "install"),
-        (edit, "", "is not the file that was installed", "install"),
-        (nothing, "", "something switched it off again", "-v -c pass"),
+        (nothing, HIDE, "hidden", "is hidden by macOS", "chflags -R nohidden"),
+        (drop, "", "missing", "is missing", "install"),
+        (edit, "", "not as installed", "is not the file that was installed", "install"),
+        (unrecord, "", "not in RECORD", "is not in RECORD", "--force-reinstall"),
+        (
+            nothing,
+            NO_IMPORT_LINES,
+            "not read by this Python",
+            "this Python ignores import lines",
+            "--upgrade",
+        ),
+        (nothing, "", "in order", "something switched it off again", "-v -c pass"),
     ],
+    ids=["hidden", "missing", "edited", "no RECORD", "Python 3.18", "switched off again"],
 )
 @pytest.mark.parametrize("command", ["status", "doctor"])
-def test_the_first_ten_lines_name_why_it_is_off_on_macos_and_the_next_command(
-    own_venv: Venv, damage: Callable[[Venv], None], change: str, cause: str, remedy: str, command: str
+def test_the_first_lines_name_why_it_is_off_on_macos_and_the_next_command(
+    own_venv: Venv,
+    damage: Callable[[Venv], None],
+    change: str,
+    word: str,
+    cause: str,
+    remedy: str,
+    command: str,
 ) -> None:
     damage(own_venv)
     status, output = on_macos(own_venv, command, change=change)
     assert status == 1
     assert cause in " ".join(first_ten(output).split())
     assert any(line.startswith("  -> ") and remedy in line for line in first_ten(output).splitlines())
+    if command == "status":
+        [line] = [line for line in output.splitlines() if line.startswith("  startup file")]
+        assert f"{STARTUP_FILE}: {word}" in line
+
+
+@pytest.mark.parametrize("other", [False, True], ids=["no other", "another"])
+def test_for_a_hidden_startup_file_a_lasting_remedy_is_named_where_no_sitecustomize_comes_first(
+    own_venv: Venv, other: bool, tmp_path: Path
+) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere/sitecustomize.py").touch()
+    _, output = on_macos(
+        own_venv, "status", change=HIDE, PYTHONPATH=str(tmp_path / "elsewhere") if other else ""
+    )
+    [remedy] = [line for line in first_ten(output).splitlines() if line.startswith("  -> chflags")]
+    lasting = f"-m {SHIM} sitecustomize > {own_venv.site_packages}/sitecustomize.py"
+    assert (lasting in remedy) is not other
+    if not other:
+        subprocess.run(["sh", "-c", remedy.partition("for good: ")[2]], check=True, cwd=tmp_path)
+        code = "import sys; print(sys.modules['sitecustomize'].switch_on)"
+        assert "switch_on" in own_venv.evaluate(code)
 
 
 def test_a_remedy_mends_what_it_says(own_venv: Venv, wheel: Path) -> None:
     drop(own_venv)
     _, output = on_macos(own_venv, "status")
-    [remedy] = [line[5:] for line in output.splitlines() if line.startswith("  -> ")]
+    remedy = next(line[5:] for line in output.splitlines() if line.startswith("  -> "))
     # The command names the package; its wheel stands in for the package index.
     assert remedy.endswith(" airflow-setproctitle-shim") and "--force-reinstall --no-deps" in remedy
     uv(*remedy.replace("airflow-setproctitle-shim", str(wheel)).split()[1:])
@@ -154,7 +214,25 @@ def test_a_directory_that_site_passes_by_is_named_with_the_sitecustomize_command
     status, output = on_macos(venv, "status", PYTHONPATH=str(target))
     assert status == 1
     assert "where site does not look" in " ".join(first_ten(output).split())
-    assert f"sitecustomize --write {target}" in first_ten(output)
+    assert f"sitecustomize > {target}/sitecustomize.py" in first_ten(output)
+    (target / "sitecustomize.py").write_text("# mine\n")
+    _, output = on_macos(venv, "status", PYTHONPATH=str(target))
+    assert f"add to {target}/sitecustomize.py: import {SHIM}; {SHIM}.startup()" in output
+
+
+@pytest.mark.parametrize("flag", [[], ["-s"]], ids=["read", "left out"])
+def test_the_users_site_directory_is_one_that_site_looks_into(
+    tmp_path: Path, wheel: Path, flag: list[str]
+) -> None:
+    code = "import site; print(site.getusersitepackages())"
+    environ = clean_environ(PYTHONUSERBASE=str(tmp_path))
+    base = getattr(sys, "_base_executable", sys.executable)
+    user_site = subprocess.check_output([base, "-c", code], env=environ, text=True).strip()
+    uv("pip", "install", "--quiet", "--python", sys.executable, "--target", user_site, str(wheel))
+    command = [base, *flag, "-c", ON_MACOS.format(change=f"sys.path.append({user_site!r})"), "status"]
+    command[-2] = f"import sys; sys.path.append({user_site!r})" + command[-2]
+    done = subprocess.run(command, env=environ, check=False, capture_output=True, text=True)
+    assert ("not where site looks" in done.stdout) is bool(flag), done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("command", ["status", "doctor"])
@@ -182,39 +260,20 @@ def test_a_required_setproctitle_deleted_by_hand_is_named_with_the_command_that_
     ("value", "extra", "text"),
     [
         ("auto", "", "remembered, not shown"),
-        ("titles", "", "pip install 'airflow-setproctitle-shim[titles]'"),
+        ("titles", "", "not shown: needs uv pip install"),
         ("titles", "titles", "shown in ps by processtitle 1."),
     ],
 )
 def test_it_says_what_becomes_of_titles(
     make_venv: Callable[..., Venv], value: str, extra: str, text: str
 ) -> None:
-    venv = make_venv("psutil", extra=extra)
+    venv = make_venv("setproctitle", extra=extra)
     [line] = [
         line
         for line in venv.run("-m", SHIM, "status", **{SWITCH: value}).stdout.splitlines()
         if line.startswith("  titles")
     ]
     assert text in line
-
-
-def test_another_interpreter_is_asked_by_its_path(mac: Venv, linux: Venv) -> None:
-    done = linux.run("-m", SHIM, "status", "--python", str(mac.python))
-    assert done.stdout.startswith("on: ")
-    assert str(mac.python) in done.stdout
-
-
-def test_an_interpreter_without_the_shim_is_told_how_to_get_it(linux: Venv, tmp_path: Path) -> None:
-    other = Venv.make(tmp_path / "other")
-    done = linux.run("-m", SHIM, "status", "--python", str(other.python), check=False)
-    assert done.returncode == 1
-    assert f"  -> {other.python} -m pip install airflow-setproctitle-shim" in done.stderr.splitlines()
-
-
-def test_an_interpreter_that_is_none_is_named(linux: Venv) -> None:
-    done = linux.run("-m", SHIM, "status", "--python", "/no/python", check=False)
-    assert done.returncode == 1
-    assert "/no/python" in done.stderr and "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize("platform", ["mac", "linux", "hidden"])
@@ -226,8 +285,89 @@ def test_json_follows_the_schema(platform: str, mac: Venv, linux: Venv) -> None:
         _, output = on_macos(linux if change else mac, "status", "--json", change=change)
     data = json.loads(output)
     jsonschema.validate(data, json.loads((ROOT / "docs/json-schema/status.json").read_text()))
+    assert data["schema"] == "status/2"
     assert (data["on"], data["ok"]) == {
         "mac": (True, True),
         "linux": (False, True),
         "hidden": (False, False),
     }[platform]
+
+
+HOSTILE = """
+class Hostile:
+    def find_spec(self, name, *_):
+        if name in ("setproctitle", "pip"):
+            raise RuntimeError("no")
+sys.meta_path.insert(0, Hostile())
+"""
+
+
+def test_a_hostile_finder_does_not_hide_the_rest(own_venv: Venv) -> None:
+    drop(own_venv)
+    _, output = on_macos(own_venv, "status", change=HOSTILE)
+    assert f"{STARTUP_FILE} is missing" in " ".join(first_ten(output).split())
+    assert "nothing: setproctitle cannot be imported" in output
+
+
+@pytest.mark.parametrize(
+    ("flags", "hidden"),
+    [
+        ({"st_flags": 0}, False),
+        ({"st_flags": stat.UF_HIDDEN}, True),
+        ({"st_flags": stat.UF_HIDDEN | stat.UF_NODUMP}, True),
+        ({"st_flags": stat.UF_NODUMP}, False),
+        ({}, False),
+    ],
+    ids=["macOS, plain", "macOS, hidden", "macOS, hidden and more", "macOS, other flag", "Linux"],
+)
+def test_a_hidden_file_is_one_with_macoss_flag(
+    monkeypatch: pytest.MonkeyPatch, flags: dict[str, int], hidden: bool
+) -> None:
+    monkeypatch.setattr(Path, "lstat", lambda _: types.SimpleNamespace(**flags))
+    assert state.is_hidden(Path("x")) is hidden
+
+
+@pytest.mark.parametrize("record", ["whole", "corrupt", "gone"])
+def test_the_installation_time_is_known_whatever_record_holds(fresh_venv: Venv, record: str) -> None:
+    [path] = fresh_venv.site_packages.glob(f"{SHIM}-*/RECORD")
+    if record == "corrupt":
+        path.write_bytes(b'"\xff\0\n')
+    os.utime(path, (1_600_000_000, 1_600_000_000))
+    if record == "gone":
+        path.unlink()
+    code = f"from {SHIM}.diagnosis import state; print(state.installed_at())"
+    installed = float(fresh_venv.evaluate(code))
+    assert installed > 1_700_000_000 if record == "gone" else installed == 1_600_000_000
+
+
+@pytest.mark.parametrize(
+    ("version", "unsafe"),
+    [("1.2.3", False), ("1.3", True), ("1.3.8", True), ("1.10", True), ("2.0", True), ("", False)],
+)
+def test_setproctitle_is_unsafe_from_1_3_on(version: str, unsafe: bool) -> None:
+    assert state.unsafe_on_macos(version) is unsafe
+
+
+# --- who uses it ---------------------------------------------------------------------------------
+
+WHO = "is this the environment your workers run in?"
+
+
+def test_an_environment_where_nobody_uses_setproctitle_is_told_by_status_and_doctor(fresh_venv: Venv) -> None:
+    for command in ("status", "doctor"):
+        done = fresh_venv.run("-m", SHIM, command, check=False)
+        assert f"nothing installed here uses setproctitle: {WHO}" in " ".join(done.stdout.split())
+        assert done.returncode == 1 and "Nothing needs attention" not in done.stdout
+
+
+def test_where_setproctitle_is_installed_for_nobody_known_it_may_be_for_ones_own_code(mac: Venv) -> None:
+    done = mac.run("-m", SHIM, "status")
+    assert done.returncode == 0 and WHO in " ".join(done.stdout.split())
+
+
+def test_status_is_quick(mac: Venv) -> None:
+    """It parses no source file and loads no module that takes long: what is left is Python's start."""
+    code = f"import sys; from {SHIM}.diagnosis import cli; cli.main(['status']); print(*sys.modules)"
+    loaded = set(mac.evaluate(code).splitlines()[-1].split())
+    assert "importlib_metadata" in loaded
+    assert not {"http.client", "multiprocessing.context", "ssl", "asyncio"} & loaded

@@ -23,46 +23,46 @@ def mac(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.mark.parametrize("platform", ["linux", "win32", "cygwin", "ios", "DARWIN"])
 def test_other_platforms_stay_off_whatever_the_variable_says(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], platform: str
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], platform: str
 ) -> None:
     monkeypatch.setattr(sys, "platform", platform)
     for value in ("on", "titles", "maybe"):
         monkeypatch.setenv(SWITCH, value)
         shim.startup()
     assert not shim.is_active()
-    assert capsys.readouterr() == ("", "")
+    assert capfd.readouterr() == ("", "")
 
 
-def test_without_the_variable_it_is_on(capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_the_variable_it_is_on(capfd: pytest.CaptureFixture[str]) -> None:
     shim.startup()
     assert shim.is_active()
-    assert capsys.readouterr() == ("", "")
+    assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize("value", ["", "auto", "on", "1", "true", "yes", "titles", " ON\n"])
-def test_on_is_on(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], value: str) -> None:
+def test_on_is_on(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], value: str) -> None:
     monkeypatch.setenv(SWITCH, value)
     shim.startup()
     assert shim.is_active()
-    assert capsys.readouterr() == ("", "")
+    assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize("value", ["off", "0", "false", "no", "disable", "disabled", "\tOff "])
-def test_off_is_off(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], value: str) -> None:
+def test_off_is_off(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], value: str) -> None:
     monkeypatch.setenv(SWITCH, value)
     shim.startup()
     assert not shim.is_active()
-    assert capsys.readouterr() == ("", "")
+    assert capfd.readouterr() == ("", "")
 
 
 def test_anything_else_is_on_and_said_once(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv(SWITCH, " Maybe ")
     shim.startup()
     shim.startup()
     assert shim.is_active()
-    assert capsys.readouterr().err == (
+    assert capfd.readouterr().err == (
         "airflow-setproctitle-shim: AIRFLOW_SETPROCTITLE_SHIM='maybe' is not one of auto, on, 1, true, yes, "
         "titles, off, 0, false, no, disable, disabled; it is taken as 'auto'\n"
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import zipfile
 from pathlib import Path
 
-from environments import STARTUP_FILES, Venv
+from environments import STARTUP_FILE, Venv
 
 # As pluggy loads them for Airflow, in an interpreter whose startup file was not run.
 AS_AIRFLOW_DOES = """
@@ -24,8 +24,7 @@ def test_type_checkers_are_told_that_the_package_is_typed(wheel: Path) -> None:
 
 
 def test_airflows_entry_point_leads_to_the_module_that_switches_on(fresh_venv: Venv) -> None:
-    for name in STARTUP_FILES:
-        (fresh_venv.site_packages / name).unlink()
+    (fresh_venv.site_packages / STARTUP_FILE).unlink()
     count, origin = fresh_venv.evaluate(AS_AIRFLOW_DOES).split()
     assert count == "1" and origin.endswith("airflow_setproctitle_shim/replacement.py")
 

@@ -7,73 +7,81 @@ containers and instances cannot be found: they keep calling native code.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
-from types import ModuleType
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, cast
 
 from wrapt import FunctionWrapper
 
-from . import is_active, is_ours, replacement
+from . import finder, is_active, is_ours, replacement
+from .stderr import say
 
 
 class Neutralised(FunctionWrapper):  # type: ignore[type-arg]  # generic only since wrapt 2
     """Stands where a native function stood: calls the replacement while the shim is on."""
 
-    def __init__(self, name: str, native: Callable[..., Any]) -> None:
-        safe = getattr(replacement, name)
-        # `enabled`: whoever kept this object has the native function back after deactivate().
-        super().__init__(native, lambda _native, _self, args, kwargs: safe(*args, **kwargs), is_active)
-        self._self_name = name
-
     def __reduce_ex__(self, protocol: object) -> str:
         """Pickle by name, as the native function does."""
-        return str(self._self_name)
+        return str(self.__name__)
 
 
-_wrappers: list[Neutralised] = []
-_before: list[tuple[ModuleType, dict[str, Any]]] = []
+# Each module done, its globals before, and the wrappers made for it. On the finder, so that any copy of
+# this module can complete or undo what another one, or a thread that a fork left behind, has begun.
+_done = cast("list[tuple[object, dict[str, Any], list[Neutralised]]]", finder.neutralised)
 
 
-def neutralise(module: ModuleType) -> int:
-    """Put harmless wrappers where `module`'s native functions stand, in it and in all modules' globals.
+def neutralise(modules: Iterable[object]) -> int:
+    """Put harmless wrappers where the modules' native functions stand, in them and in all modules' globals.
 
     Returns how many places were rebound; with `python -v` a line on stderr says so too.
     """
-    namespace = _namespace(module)
-    natives = {name: namespace.get(name) for name in replacement.__all__}
-    fresh = [Neutralised(n, f) for n, f in natives.items() if callable(f) and not isinstance(f, Neutralised)]
-    if not fresh:
-        return 0
-    _wrappers.extend(fresh)
-    _before.append((module, namespace.copy()))
-    # Or a fresh native function could be had by importing setproctitle._setproctitle once more.
-    if "__path__" in namespace:
-        namespace["__path__"] = []
-    places = _rebind({id(wrapper.__wrapped__): wrapper for wrapper in fresh})
-    if sys.flags.verbose and sys.stderr:
-        sys.stderr.write(f"# airflow-setproctitle-shim neutralised {module!r} in {places} places\n")
+    for module in modules:
+        namespace = _namespace(module)
+        # In py-setproctitle's Python layer over our functions there is nothing native.
+        if is_ours(module) or is_ours(namespace.get("_setproctitle")):
+            continue
+        known = {id(function) for wrapper in _wrappers() for function in (wrapper, wrapper.__wrapped__)}
+        natives = [(name, namespace[name]) for name in replacement.__all__ if callable(namespace.get(name))]
+        fresh = [_wrapped(name, native) for name, native in natives if id(native) not in known]
+        if natives and not any(module is done for done, *_ in _done):
+            _done.append((module, namespace.copy(), fresh))
+        # Or a fresh native function could be had by importing setproctitle._setproctitle once more.
+        if "__path__" in namespace:
+            namespace["__path__"] = []
+    places = _rebind({id(wrapper.__wrapped__): wrapper for wrapper in _wrappers()})
+    if sys.flags.verbose:
+        say(f"neutralised setproctitle in {places} places")
     return places
+
+
+def _wrappers() -> list[Neutralised]:
+    return [wrapper for _, _, made in _done for wrapper in made]
+
+
+def _wrapped(name: str, native: Callable[..., object]) -> Neutralised:
+    safe = getattr(replacement, name)
+    # `enabled`: whoever kept the wrapper has the native function back after deactivate().
+    return Neutralised(native, lambda _native, _self, args, kwargs: safe(*args, **kwargs), enabled=is_active)
 
 
 def restore() -> int:
     """Put every native function back where its wrapper stands. Returns how many places were rebound."""
-    places = _rebind({id(wrapper): wrapper.__wrapped__ for wrapper in _wrappers})
-    for module, before in _before:
+    places = _rebind({id(wrapper): wrapper.__wrapped__ for wrapper in _wrappers()})
+    for module, before, _ in _done:
         namespace = _namespace(module)
         if is_ours(module):  # importlib.reload() has run replacement.py in it.
             namespace.clear()
             namespace.update(before)
-        elif "__path__" in before:
-            namespace["__path__"] = before["__path__"]
-    _wrappers.clear()
-    _before.clear()
+        for name in ("__path__", "_setproctitle"):
+            if name in before and (name == "__path__" or is_ours(namespace.get(name))):
+                namespace[name] = before[name]
+    _done.clear()
     return places
 
 
 def _rebind(replacements: dict[int, object]) -> int:
     """Replace each object whose id is a key wherever it is a module's global; return how often."""
     places = 0
-    for module in [*(module for module, _ in _before), *sys.modules.copy().values()]:
+    for module in [*(module for module, *_ in _done), *sys.modules.copy().values()]:
         namespace = _namespace(module)
         # A copy, because other threads may import while we walk.
         for name, value in namespace.copy().items():

@@ -4,9 +4,13 @@ Titles are remembered, not shown, unless AIRFLOW_SETPROCTITLE_SHIM=titles. Impor
 `import setproctitle`, maybe in a cold interpreter, so it imports only what is already loaded.
 """
 
-import airflow_setproctitle_shim as _shim
+from _thread import _local
+
+from airflow_setproctitle_shim import finder as _shim
 
 __all__ = ["setproctitle", "getproctitle", "setthreadtitle", "getthreadtitle"]
+
+_thread_titles = vars(_shim).setdefault("thread_titles", _local())
 
 
 def setproctitle(title: str) -> None:
@@ -19,6 +23,8 @@ def setproctitle(title: str) -> None:
     if 0 in encoded:
         raise ValueError("embedded null character")
     _shim.process_title = encoded
+    if _shim.shows_titles:
+        _show(title)
 
 
 def getproctitle() -> str:
@@ -35,13 +41,21 @@ def setthreadtitle(title: str) -> None:
     encoded = str.encode(title)
     if 0 in encoded:
         raise ValueError("embedded null character")
-    _shim.thread_titles.title = encoded
+    _thread_titles.title = encoded
 
 
 def getthreadtitle() -> str:
     """Return the last title set by this thread, or "" if there is none."""
-    title: bytes = getattr(_shim.thread_titles, "title", b"")
+    title: bytes = getattr(_thread_titles, "title", b"")
     return title.decode()
+
+
+def _show(title: str) -> None:
+    try:
+        from airflow_setproctitle_shim.titles import show
+    except ImportError:  # The interpreter shuts down.
+        return
+    show(title)
 
 
 def __getattr__(name: str) -> str:
@@ -54,9 +68,3 @@ def __getattr__(name: str) -> str:
         return version("setproctitle")
     except PackageNotFoundError:
         return "1.3.8"
-
-
-if _shim.shows_titles:
-    from airflow_setproctitle_shim.titles import shown
-
-    setproctitle = shown(setproctitle)  # type: ignore[assignment]  # the same signature, in another module

@@ -15,6 +15,9 @@ from .harness import Consumer, Place, free_port, get
 
 WAS_SENT = b"was sent SIGSEGV!"
 SIGNAL_11 = b"exited with 'signal 11 (SIGSEGV)'"
+STOPPED = b"exitcode=-SIGSEGV"
+STATUS = b"a child ended with -11"
+EXIT_CODE = b"exited with exit code -11"
 
 # --- gunicorn
 
@@ -28,21 +31,22 @@ def application(environ, start_response):
 
 
 def gunicorn(*options: str) -> Callable[[Place], None]:
-    """1,000 requests are answered by four workers that are replaced again and again."""
+    """100 requests are answered by four workers that are replaced again and again."""
 
     def work(place: Place) -> None:
         place.write("wsgi.py", APPLICATION)
         address = f"127.0.0.1:{free_port()}"
-        replaced = ["--max-requests", "100", "--max-requests-jitter", "20"]
+        replaced = ["--max-requests", "10", "--max-requests-jitter", "5"]
         place.start("gunicorn", "-b", address, "-w", "4", *replaced, *options, "wsgi:application")
-        place.until("gunicorn answers", lambda: get(f"http://{address}/"))
+        # A request that no worker takes is answered by nobody until all is over.
+        place.until("gunicorn answers", lambda: get(f"http://{address}/", seconds=2))
         answers: set[bytes] = set()
 
         def request(_: int) -> None:
             place.until("an answer", lambda: answers.add(get(f"http://{address}/")) is None)
 
         with ThreadPoolExecutor(4) as pool:
-            list(pool.map(request, range(1000)))
+            list(pool.map(request, range(100)))
         place.until(
             "a replaced worker answers", lambda: answers.add(get(f"http://{address}/")) or len(answers) > 4
         )
@@ -198,13 +202,13 @@ def double(number):
     return 2 * number
 
 if __name__ == "__main__":
-    results = group(double.s(number) for number in range(1000)).apply_async()
-    assert results.get(timeout=300) == [2 * number for number in range(1000)]
+    results = group(double.s(number) for number in range(100)).apply_async()
+    assert results.get(timeout=300) == [2 * number for number in range(100)]
 """
 
 
 def celery(place: Place) -> None:
-    """1,000 tasks are answered by four processes, each replaced after ten tasks."""
+    """100 tasks are answered by four processes, each replaced after ten tasks."""
     place.environ["BROKER"] = services.redis(place)
     place.write("work.py", CELERY)
     place.start(
@@ -263,10 +267,12 @@ def fork(leave):
     if not pid:
         try:
             leave()
-            os._exit(0)
-        finally:
+        except BaseException as error:
+            print(error, file=sys.stderr)
             os._exit(1)
-    assert os.waitpid(pid, 0)[1] == 0
+        os._exit(0)
+    end = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    assert end == 0, f"a child ended with {end}"
 
 def in_thread():
     errors = []
@@ -274,7 +280,7 @@ def in_thread():
     thread = threading.Thread(target=fork, args=(title,))
     thread.start()
     thread.join()
-    assert not errors
+    assert not errors, errors
 
 def daemonised():
     def session_leader():
@@ -286,7 +292,7 @@ def process():
     child = context.Process(target=title)
     child.start()
     child.join()
-    assert child.exitcode == 0
+    assert child.exitcode == 0, child
 
 if __name__ == "__main__":
     if HOW in ("fork", "forkserver", "spawn"):
@@ -317,6 +323,9 @@ GUARDED = (
 )
 EXEC = "its processes are started by exec, not by fork alone"
 
+# One environment for all that is run of it.
+AIRFLOW_2 = ["apache-airflow[postgres,celery,redis]==2.10.5"]
+
 CONSUMERS = [
     *(
         Consumer("gunicorn", version, requirements, gunicorn(*options), symptom=WAS_SENT, slow=slow)
@@ -340,16 +349,19 @@ CONSUMERS = [
             "multiprocessing",
             f"Python {python}",
             [],
-            forks(fork=1000, thread=1000, daemon=1000, forkserver=1000, spawn=20),
+            forks(fork=100, thread=100, daemon=100, forkserver=100, spawn=20),
+            symptom=STOPPED,
             python=python,
         )
         for python in ("3.9", "3.10", "3.12", "3.13")
     ),
-    Consumer("multiprocessing", "Python 3.11", [], forks(fork=1000), python="3.11", slow=False),
-    Consumer("multiprocessing", "forkserver", [], forks(forkserver=1000)),
+    Consumer(
+        "multiprocessing", "Python 3.11", [], forks(fork=100), symptom=STOPPED, python="3.11", slow=False
+    ),
+    Consumer("multiprocessing", "forkserver", [], forks(forkserver=100), symptom=STOPPED),
     Consumer("multiprocessing", "spawn", [], forks(spawn=20), before="lives", why=EXEC),
-    Consumer("os.fork", "from a thread", [], forks(thread=1000)),
-    Consumer("os.fork", "daemonised twice", [], forks(daemon=1000)),
+    Consumer("os.fork", "from a thread", [], forks(thread=100), symptom=STATUS),
+    Consumer("os.fork", "daemonised twice", [], forks(daemon=100), symptom=STATUS),
     *(
         Consumer(
             "Celery prefork on Redis",
@@ -379,29 +391,34 @@ CONSUMERS = [
         Consumer(
             "Airflow webserver",
             version,
-            [f"apache-airflow=={version}"],
+            requirements,
             airflow_2_webserver,
             exclude_newer=era,
             symptom=WAS_SENT,
             enough=10,
         )
-        for version, era in (("2.10.5", "2025-03-01"), ("2.11.0", "2025-06-15"))
+        for version, requirements, era in (
+            ("2.10.5", AIRFLOW_2, "2025-03-01"),
+            ("2.11.0", ["apache-airflow==2.11.0"], "2025-06-15"),
+        )
     ),
     Consumer(
         "Airflow scheduler, LocalExecutor",
         "2.10.5",
-        ["apache-airflow[postgres]==2.10.5"],
+        AIRFLOW_2,
         airflow_2_on_postgresql(executor="LocalExecutor"),
         exclude_newer="2025-03-01",
+        symptom=EXIT_CODE,
         enough=10,
         needs=["psql"],
     ),
     Consumer(
         "Airflow, CeleryExecutor",
         "2.10.5",
-        ["apache-airflow[postgres,celery,redis]==2.10.5"],
+        AIRFLOW_2,
         airflow_2_on_postgresql("celery worker --concurrency 2", executor="CeleryExecutor"),
         exclude_newer="2025-03-01",
+        symptom=EXIT_CODE,
         needs=["psql", "redis-server"],
     ),
     *(

@@ -1,6 +1,7 @@
 """Runs a real program without the shim and with it, and counts its processes' deaths by SIGSEGV.
 
-A consumer is a declaration, see Consumer; test_consumers.py runs each one's before and after.
+A consumer is a declaration, see Consumer; test_consumers.py runs each one's before and after. Deaths
+are told by the native code that kills, in a file of its own, whatever the program logs of them.
 """
 
 from __future__ import annotations
@@ -8,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -18,12 +18,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from environments import STAND_IN, SWITCH, Venv, clean_environ
+from environments import SWITCH, Venv, clean_environ
 from filelock import FileLock
 from processes import free_port, running, wait_for
-
-# faulthandler, which the harness turns on everywhere, writes this when a Python process dies.
-DEATH = re.compile(rb"Fatal Python error: Segmentation fault")
 
 
 class Crashing(AssertionError):
@@ -31,12 +28,27 @@ class Crashing(AssertionError):
 
 
 @dataclass(frozen=True)
+class NativeCode:
+    """What `import setproctitle` loads without the shim: it lies in `path`, which goes on PYTHONPATH.
+
+    It appends a line to the file $NATIVE_CODE_LOG when it is `loaded`, calls an Apple function
+    (`called`), or kills the process (`killed`): process id, that word, and a name.
+    """
+
+    name: str
+    path: Path
+
+
+STAND_IN = NativeCode("stand-in", Path(__file__).parent / "counted")
+
+
+@dataclass(frozen=True)
 class Consumer:
     """A program that forks and sets titles: what to install, and the work it must do.
 
     `work` gets a Place, starts servers there, and returns when the work is done; it waits by
-    Place.until() only, so that a run that keeps crashing is given up early. `symptom` is the line
-    that users find in the log. `before` says what happens without the shim: its processes "die";
+    Place.until() only, so that a run that keeps crashing is given up early. `symptom` is what users
+    find in the log, b"" where the program logs nothing of a death. `before` says what happens without the shim: its processes "die";
     it "lives", for the reason `why`; or it is "guarded" upstream on macOS, which only a Mac can
     show, as programs see the real platform once the startup files have run.
     """
@@ -46,7 +58,7 @@ class Consumer:
     requirements: Sequence[str]
     work: Callable[[Place], None]
     exclude_newer: str | None = None
-    symptom: bytes = b"Fatal Python error: Segmentation fault"
+    symptom: bytes = b""
     before: str = "dies"
     why: str = ""
     enough: int = 4  # deaths after which a run is given up
@@ -62,12 +74,13 @@ class Consumer:
 
 @dataclass
 class Outcome:
-    """What one run of a consumer came to."""
+    """What one run of a consumer came to; `native` are the lines that the native code wrote."""
 
     deaths: int
     done: bool
     seconds: float
     log: bytes
+    native: list[str]
     failure: str = ""
 
 
@@ -79,7 +92,9 @@ class Place:
         self.directory = directory
         self.log = directory / "log.txt"
         self.log.touch()
-        self.environ = environ
+        self.native_log = directory / "native-code.txt"
+        self.native_log.touch(0o666)
+        self.environ = {**environ, "NATIVE_CODE_LOG": str(self.native_log)}
         self.servers = contextlib.ExitStack()
         self.processes: list[subprocess.Popen[bytes]] = []
         self._give_up_after = give_up_after
@@ -128,27 +143,37 @@ class Place:
 
         wait_for(what, holds, seconds)
 
+    def native(self) -> list[str]:
+        """The lines that the native code has written so far."""
+        return self.native_log.read_text().splitlines()
+
     def deaths(self) -> int:
         """How many processes have died by SIGSEGV so far."""
-        return len(DEATH.findall(self.log.read_bytes()))
+        if (
+            sys.platform == "darwin"
+        ):  # The real native code writes no log; faulthandler, switched on below, does.
+            return self.log.read_bytes().count(b"Fatal Python error: Segmentation fault")
+        return sum(line.split()[1] == "killed" for line in self.native())
 
 
-def get(url: str) -> bytes:
+def get(url: str, seconds: float = 10) -> bytes:
     """GET a page of a server started here. Raises OSError (URLError is one) when it cannot be had."""
-    with urllib.request.urlopen(url, timeout=10) as response:
+    with urllib.request.urlopen(url, timeout=seconds) as response:
         body: bytes = response.read()
         return body
 
 
-def run(consumer: Consumer, venv: Venv, directory: Path, shim: str) -> Outcome:
-    """Run the consumer with AIRFLOW_SETPROCTITLE_SHIM at `shim`. The directory is made anew."""
+def run(consumer: Consumer, venv: Venv, directory: Path, shim: str, native: NativeCode = STAND_IN) -> Outcome:
+    """Run the consumer with AIRFLOW_SETPROCTITLE_SHIM at `shim`. The directory is made anew.
+
+    On a Mac it is always the real native code that is run.
+    """
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir(parents=True)
     environ = clean_environ(
         **{
             "PATH": f"{venv.path / 'bin'}{os.pathsep}{os.environ['PATH']}",
-            "PYTHONPATH": "" if sys.platform == "darwin" else str(STAND_IN),  # on a Mac the real one
-            "PYTHONFAULTHANDLER": "1",
+            **({"PYTHONFAULTHANDLER": "1"} if sys.platform == "darwin" else {"PYTHONPATH": str(native.path)}),
             "PYTHONUNBUFFERED": "1",
             "HOME": str(directory),
             SWITCH: shim,
@@ -168,6 +193,7 @@ def run(consumer: Consumer, venv: Venv, directory: Path, shim: str) -> Outcome:
         done=not failure,
         seconds=time.monotonic() - started,
         log=place.log.read_bytes(),
+        native=place.native(),
         failure=failure,
     )
 
@@ -199,4 +225,15 @@ def _replace(results: Path, line: dict[str, object]) -> None:
     results.write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 
-__all__ = ["Consumer", "Crashing", "Outcome", "Place", "free_port", "get", "record", "run"]
+__all__ = [
+    "STAND_IN",
+    "Consumer",
+    "Crashing",
+    "NativeCode",
+    "Outcome",
+    "Place",
+    "free_port",
+    "get",
+    "record",
+    "run",
+]

@@ -1,7 +1,7 @@
 """The program that `probe` runs in a fresh interpreter: its children set titles, and it counts how they end.
 
-Its settings come in an environment variable, because spawned children and the fork server import
-this module too and must prepare in the same way. Without the variable the import does nothing.
+Its settings come in an environment variable, because the fork server imports this module too and must prepare in
+the same way. Without the variable the import does nothing. It writes no file, and ends when its standard input does.
 """
 
 from __future__ import annotations
@@ -12,20 +12,19 @@ import json
 import multiprocessing
 import os
 import signal
+import site
 import subprocess
 import sys
-import tempfile
 import threading
 import time
+from collections.abc import Iterable
 from multiprocessing.connection import wait
-from pathlib import Path
 from typing import Any
 
-from .. import is_ours, startup
+from .. import VARIABLE, is_ours, startup
 
-VARIABLE = "AIRFLOW_SETPROCTITLE_SHIM_PROBE"
-SETTINGS: dict[str, Any] = json.loads(os.environ.get(VARIABLE, "{}"))
-AT_ONCE = 20
+SETTINGS: dict[str, Any] = json.loads(os.environ.get(f"{VARIABLE}_PROBE", "{}"))
+STDIN = 0
 
 
 def prepare() -> bool:
@@ -33,7 +32,10 @@ def prepare() -> bool:
     if SETTINGS["simulate"]:
         here, sys.platform = sys.platform, "darwin"
         try:
-            startup()
+            if SETTINGS["startup_file"]:
+                site.addpackage(*os.path.split(SETTINGS["startup_file"]), set())
+            else:
+                startup()
         finally:
             sys.platform = here
     import setproctitle
@@ -43,44 +45,55 @@ def prepare() -> bool:
     return is_ours(setproctitle)
 
 
-def child(dump: Path, title: str, parent: Any) -> None:
+def child(title: str, pipe: Any) -> None:
     """Set a title as a worker does. In titles mode, stay until the titles have been read from outside."""
-    with dump.open("w") as file:
-        faulthandler.enable(file)
-        from setproctitle import getproctitle, setproctitle
+    faulthandler.enable(pipe.fileno(), all_threads=False)
+    from setproctitle import getproctitle, setproctitle
 
-        setproctitle(title)
-        assert getproctitle() == title
-        if SETTINGS["titles"]:
-            parent.send("titled")
-            parent.poll(SETTINGS["timeout"])
+    setproctitle(title)
+    assert getproctitle() == title
+    if SETTINGS["titles"]:
+        os.write(pipe.fileno(), b"titled\n")
+        pipe.poll(SETTINGS["timeout"])
 
 
-def run(directory: Path) -> dict[str, Any]:
+def run() -> dict[str, Any]:
     """Start the children, a batch at a time; return how they ended, and what else was seen of them."""
     context: Any = multiprocessing.get_context(SETTINGS["method"])
     if SETTINGS["method"] == "forkserver":
         context.set_forkserver_preload([__spec__.name])
     ends: collections.Counter[str] = collections.Counter()
     listing: list[str] = []
+    frames: list[str] = []
     numbers = range(1, SETTINGS["children"] + 1)
-    for first in range(0, len(numbers), AT_ONCE):
+    for first in range(0, len(numbers), SETTINGS["at_once"]):
         pipes = {}
-        for number in numbers[first : first + AT_ONCE]:
+        for number in numbers[first : first + SETTINGS["at_once"]]:
             ours, theirs = context.Pipe()
-            arguments = (directory / f"{number}.frames", f"probe: worker {number}", theirs)
-            process = context.Process(target=child, args=arguments)
+            process = context.Process(target=child, args=(f"probe: worker {number}", theirs))
             process.start()
-            pipes[process] = ours, theirs  # Both kept: sending to a dead child must not fail.
+            pipes[process] = ours, theirs  # Both kept: writing to a dead child must not fail.
         if SETTINGS["titles"]:
             listing += _listing(pipes)
         deadline = time.monotonic() + SETTINGS["timeout"]
-        for process in pipes:
-            process.join(max(0, deadline - time.monotonic()))
+        alive = {process.sentinel: process for process in pipes}
+        while alive and (ended := _first(alive, deadline)):
+            for sentinel in ended:
+                alive.pop(sentinel).join()
+        for process, (ours, _) in pipes.items():
             ends[_end(process)] += 1
-    dump = next((text for path in sorted(directory.glob("*.frames")) if (text := path.read_text())), "")
-    frames = [line.strip() for line in dump.splitlines() if line.startswith("  File ")]
+            if not frames and ours.poll():
+                text = os.read(ours.fileno(), 2**16).decode(errors="replace")
+                frames = [line.strip() for line in text.splitlines() if line.startswith("  File ")]
     return {"ends": ends, "listing": listing, "frames": frames}
+
+
+def _first(waited: Iterable[Any], deadline: float) -> set[Any]:
+    """Return those that are ready first; none once the deadline has passed. Ends this process if its input ends."""
+    ready = set(wait([STDIN, *waited], max(0, deadline - time.monotonic())))
+    if STDIN in ready:
+        raise SystemExit("the probe has ended")
+    return ready
 
 
 def _listing(pipes: dict[Any, Any]) -> list[str]:
@@ -88,12 +101,12 @@ def _listing(pipes: dict[Any, Any]) -> list[str]:
     deadline = time.monotonic() + SETTINGS["timeout"]
     titled = []
     for process, (ours, _) in pipes.items():
-        if ours in wait([ours, process.sentinel], max(0, deadline - time.monotonic())):
+        if ours in _first({ours, process.sentinel}, deadline) and os.read(ours.fileno(), 7) == b"titled\n":
             titled.append(str(process.pid))
     command = ["ps", "-o", "pid=,args=", "-p", ",".join(titled)]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False) if titled else None
     for ours, _ in pipes.values():
-        ours.send("read")
+        os.write(ours.fileno(), b"read\n")
     return done.stdout.splitlines() if done else []
 
 
@@ -112,8 +125,11 @@ def _end(process: Any) -> str:
 def main() -> None:
     """Run the children and print the result as JSON."""
     served = prepare()
-    with tempfile.TemporaryDirectory() as directory:
-        print(json.dumps({"served": served, **run(Path(directory))}))
+    try:
+        print(json.dumps({"served": served, **run()}))
+    finally:
+        for process in multiprocessing.active_children():
+            process.kill()
 
 
 if __name__ == "__main__":

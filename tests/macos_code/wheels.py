@@ -1,0 +1,75 @@
+"""Fetches macOS wheels from the package index, as `pip install` on a Mac of that kind would choose them.
+
+They are unpacked once, into the user's cache directory, and stay there: remove it to ask the index anew.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import tempfile
+from pathlib import Path
+
+from environments import uv
+
+PLATFORMS = {"arm64": "aarch64-apple-darwin", "x86_64": "x86_64-apple-darwin"}
+CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "airflow-setproctitle-shim/macos"
+
+
+class Unreachable(Exception):
+    """The package index cannot be asked, and the cache has no answer."""
+
+
+class NoWheel(LookupError):
+    """The release has no macOS wheel for this Python and machine."""
+
+
+def fetch(requirement: str, python: str, machine: str) -> Path:
+    """Return the directory of the unpacked wheel of "setproctitle==1.3.8" for "3.11" and a key of PLATFORMS.
+
+    Raises NoWheel and Unreachable.
+    """
+    place = CACHE / f"{requirement}-cp{python.replace('.', '')}-{machine}"
+    if not place.exists():
+        CACHE.mkdir(parents=True, exist_ok=True)
+        fresh = Path(tempfile.mkdtemp(dir=CACHE, prefix="fresh-"))
+        options = ["--no-deps", "--only-binary", ":all:", "--python-version", python]
+        options += ["--python-platform", PLATFORMS[machine], "--target", str(fresh / "wheel")]
+        try:
+            uv("pip", "install", "--quiet", *options, requirement)
+        except AssertionError as error:
+            if "has no usable wheels" not in str(error):
+                shutil.rmtree(fresh)
+                raise Unreachable(f"{requirement}: {' '.join(str(error).split())[:300]}") from None
+            (fresh / "wheel").mkdir(exist_ok=True)
+        try:
+            (fresh / "wheel").rename(place)
+        except OSError:  # Another process was faster.
+            assert place.exists()
+        shutil.rmtree(fresh)
+    if not any(place.iterdir()):
+        raise NoWheel(f"{requirement} has no macOS wheel for Python {python} on {machine}")
+    return place
+
+
+def releases(name: str) -> list[str]:
+    """Return the versions of a project on the index, oldest first. Raises Unreachable."""
+    try:
+        listing = uv(
+            "run",
+            "--quiet",
+            "--no-project",
+            "--with",
+            "pip",
+            "python",
+            "-m",
+            "pip",
+            "index",
+            "versions",
+            name,
+        )
+    except AssertionError as error:
+        raise Unreachable(f"{name}: {' '.join(str(error).split())[-300:]}") from None
+    versions = re.findall(r"\d+(?:\.\d+)*", listing.partition("Available versions:")[2].partition("\n")[0])
+    return sorted(versions, key=lambda version: [int(part) for part in version.split(".")])
