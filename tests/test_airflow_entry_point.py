@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -96,7 +97,7 @@ def test_airflow_survives_without_the_startup_file_and_warns_once_in_each_proces
 
 
 @pytest.mark.slow
-def test_on_linux_the_entry_point_leaves_no_trace(make_venv, tmp_path: Path) -> None:
+def test_on_linux_the_entry_point_leaves_no_trace(make_venv: Callable[..., Venv], tmp_path: Path) -> None:
     venv = make_venv("apache-airflow==3.0.2", exclude_newer="2025-07-15", macos=False)
     code = (
         "import sys, airflow, airflow.settings, airflow_setproctitle_shim as shim;"

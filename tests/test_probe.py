@@ -16,7 +16,7 @@ import pytest
 from environments import ROOT, SWITCH, Venv, uv
 from processes import wait_for
 
-from airflow_setproctitle_shim.diagnosis import cli, probe
+from airflow_setproctitle_shim.diagnosis import cli, metadata, probe
 
 SHIM = "airflow_setproctitle_shim"
 
@@ -98,7 +98,7 @@ def test_without_ps_titles_cannot_be_probed_and_it_says_so(
 def test_without_processtitle_titles_cannot_be_probed_and_it_says_how_to_get_it(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(probe.metadata, "installed", lambda name: None)
+    monkeypatch.setattr(metadata, "installed", lambda name: None)
     assert cli.main(["probe", "--titles"]) == 1
     assert "pip install 'airflow-setproctitle-shim[titles]'" in capsys.readouterr().err
 
@@ -107,7 +107,7 @@ def test_without_setproctitle_there_is_nothing_to_probe(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys, "platform", "darwin")
-    monkeypatch.setattr(probe.metadata, "installed", lambda name: None)
+    monkeypatch.setattr(metadata, "installed", lambda name: None)
     assert cli.main(["probe"]) == 1
     assert "try: probe --simulate" in capsys.readouterr().err
 
@@ -118,7 +118,10 @@ def test_an_interpreter_that_fails_is_reported_by_its_last_line(module: Path) ->
         probe.run("off", simulated(simulate=False))
 
 
-def with_ends(served: bool = True, said: str = "", **ends: int) -> probe.Run:
+def with_ends(
+    ends: dict[str, int] | None = None, *, served: bool = True, said: str = "", **more: int
+) -> probe.Run:
+    ends = {**(ends or {}), **more}
     return probe.Run("auto", sum(ends.values()), served, ends, said=said)
 
 
@@ -147,8 +150,8 @@ def with_ends(served: bool = True, said: str = "", **ends: int) -> probe.Run:
             "The probe failed: 1 ended neither well nor by a signal",
         ),
         (
-            with_ends(**{"exit 1": 2}),
-            with_ends(said="no luck", **{"exit 1": 1}),
+            with_ends({"exit 1": 2}),
+            with_ends({"exit 1": 1}, said="no luck"),
             False,
             "The probe failed: 3 ended",
         ),

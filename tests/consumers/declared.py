@@ -42,14 +42,16 @@ def gunicorn(*options: str) -> Callable[[Place], None]:
         place.until("gunicorn answers", lambda: get(f"http://{address}/", seconds=2))
         answers: set[bytes] = set()
 
+        def answer() -> bool:
+            answers.add(get(f"http://{address}/"))
+            return True
+
         def request(_: int) -> None:
-            place.until("an answer", lambda: answers.add(get(f"http://{address}/")) is None)
+            place.until("an answer", answer)
 
         with ThreadPoolExecutor(4) as pool:
             list(pool.map(request, range(100)))
-        place.until(
-            "a replaced worker answers", lambda: answers.add(get(f"http://{address}/")) or len(answers) > 4
-        )
+        place.until("a replaced worker answers", lambda: answer() and len(answers) > 4)
 
     return work
 

@@ -200,7 +200,7 @@ def run(consumer: Consumer, venv: Venv, directory: Path, shim: str, native: Nati
 
 def record(results: Path, consumer: Consumer, before: Outcome | None, after: Outcome) -> None:
     """Put the consumer's line into the results file, from which the README's table is made."""
-    line = {
+    line: dict[str, object] = {
         "consumer": consumer.name,
         "version": consumer.version,
         "before": None if before is None else before.deaths,

@@ -36,7 +36,7 @@ def postgresql(place: Place) -> str:
     data = Path(tempfile.mkdtemp(prefix="postgresql-"))
     place.servers.callback(shutil.rmtree, data, ignore_errors=True)
     shutil.chown(data, "postgres")
-    command = [programs / "initdb", "-D", data, "-U", "airflow", "-A", "trust", "--no-sync"]
+    command = [str(programs / "initdb"), "-D", str(data), "-U", "airflow", "-A", "trust", "--no-sync"]
     subprocess.run(command, user="postgres", check=True, stdout=subprocess.DEVNULL, cwd=data)
     port = free_port()
     place.start(
@@ -49,6 +49,9 @@ def postgresql(place: Place) -> str:
 
 def _accepts(place: Place, port: int) -> None:
     """Wait until something listens on the port."""
-    place.until(
-        f"a server on port {port}", lambda: not socket.create_connection(("127.0.0.1", port), 5).close()
-    )
+
+    def accepts() -> bool:
+        socket.create_connection(("127.0.0.1", port), 5).close()
+        return True
+
+    place.until(f"a server on port {port}", accepts)

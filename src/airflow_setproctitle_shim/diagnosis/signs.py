@@ -189,8 +189,10 @@ SENTENCES = (
     _sentence(REFUSED, rb"ServerResponseError\W.{0,40}Invalid auth token"),
 )
 # Each line that has one of the sentences has one of these, and hardly any other line has.
-NEEDLES = (b"SEGV", b"egmentation", b"egfault at", b"ignal 11", b" -11", b"=-11", b":-11", b"139")
-NEEDLES += (b"when fork() was", b" Unauthorized", b" Forbidden", b"nvalid auth token", b"waitpid")
+NEEDLES = (
+    *(b"SEGV", b"egmentation", b"egfault at", b"ignal 11", b" -11", b"=-11", b":-11", b"139"),
+    *(b"when fork() was", b" Unauthorized", b" Forbidden", b"nvalid auth token", b"waitpid"),
+)
 # General words may be a rule, a guess, a denial or a memory instead: then these stand beside them.
 NO_NEWS = re.compile(
     rb"(?i)\b(?:if|when|whenever|where|may|might|can|could|would|should|will|not|never|no|without|unless|whether"
