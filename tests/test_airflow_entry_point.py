@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import re
+import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from consumers import harness
-from consumers.declared import CONSUMERS
+from consumers.declared import CONSUMERS, airflow
 from environments import ROOT, STARTUP_FILE, Venv
 
 # Airflow's settings import the entry point's module; only meanwhile is this macOS.
@@ -49,12 +51,14 @@ LATE = re.compile(r"airflow-setproctitle-shim was switched on late.*")
 
 
 def without_its_startup_file(path: Path, wheel: Path, consumer: harness.Consumer) -> Venv:
-    """An environment with Airflow and the shim, whose startup file somebody removed."""
+    """An environment with Airflow and the shim, whose startup file somebody removed, on macOS."""
     venv = Venv.make(path)
     venv.install("--exclude-newer", str(consumer.exclude_newer), *consumer.requirements)
     venv.install("pip")  # as in environments not made by uv
     venv.install(str(wheel))
     (venv.site_packages / STARTUP_FILE).unlink()
+    (venv.site_packages / "macos_for_the_entry_point.py").write_text(MACOS_FOR_THE_ENTRY_POINT)
+    (venv.site_packages / "macos_for_the_entry_point.pth").write_text("import macos_for_the_entry_point\n")
     return venv
 
 
@@ -71,8 +75,6 @@ def test_airflow_survives_without_the_startup_file_and_warns_once_in_each_proces
     assert (
         "SERVED" not in venv.run("-c", "import airflow, sys; assert 'setproctitle' not in sys.modules").stderr
     )
-    (venv.site_packages / "macos_for_the_entry_point.py").write_text(MACOS_FOR_THE_ENTRY_POINT)
-    (venv.site_packages / "macos_for_the_entry_point.pth").write_text("import macos_for_the_entry_point\n")
 
     def work(place: harness.Place) -> None:
         place.write("config/airflow_local_settings.py", LOCAL_SETTINGS)
@@ -94,6 +96,41 @@ def test_airflow_survives_without_the_startup_file_and_warns_once_in_each_proces
     )
     page = re.sub(r"^> ", "", (ROOT / "docs/switching-on.md").read_text(), flags=re.MULTILINE)
     assert quoted in " ".join(page.split())
+
+
+def scheduler_under_ddtrace(place: harness.Place) -> None:
+    """The scheduler starts and has the DAG file parsed, which it does in forked children."""
+    airflow(place, "SequentialExecutor")
+    place.finish("airflow", "db", "migrate")
+    scheduler = place.start("ddtrace-run", "airflow", "scheduler")
+
+    def known() -> bool:
+        assert scheduler.poll() is None, "the scheduler ended"
+        with contextlib.closing(sqlite3.connect(place.directory / "airflow.db")) as database:
+            return bool(database.execute("select dag_id from serialized_dag").fetchall())
+
+    place.until("the DAG is known", known)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("version", ["3.1.0", "4.16.0"])
+def test_airflows_scheduler_starts_under_ddtrace_run_without_its_startup_file(
+    version: str, wheel: Path, tmp_path: Path
+) -> None:
+    consumer = harness.Consumer(
+        "Airflow scheduler",
+        "2.10.5",
+        ["apache-airflow==2.10.5"],
+        scheduler_under_ddtrace,
+        exclude_newer="2025-03-01",
+        environ={"DD_INSTRUMENTATION_TELEMETRY_ENABLED": "false", "DD_TRACE_ENABLED": "false"},
+    )
+    venv = without_its_startup_file(tmp_path / "venv", wheel, consumer)
+    venv.install(f"ddtrace=={version}")
+    before, after = (harness.run(consumer, venv, tmp_path / "place", shim) for shim in ("off", ""))
+    assert before.deaths > 0 and not before.done
+    assert after.done and after.deaths == 0, after.failure + after.log[-4000:].decode(errors="replace")
+    assert LATE.search(after.log.decode(errors="replace"))
 
 
 @pytest.mark.slow

@@ -6,17 +6,15 @@ compatibility/checks.py has what must hold on every Python; here it runs on this
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import sysconfig
-import zipapp
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from compatibility.checks import CHECKS, SPECS, Check, NotHere, Subject
-from environments import ROOT, STAND_IN, SWITCH, Venv, clean_environ, uv
+from environments import STAND_IN, SWITCH, Venv, clean_environ, uv
 
 MakeVenv = Callable[..., Venv]
 
@@ -251,81 +249,3 @@ def test_an_embedded_interpreter_serves_the_replacement_each_time_it_is_initiali
         check=True,
     )
     assert [line.rpartition("/")[2] for line in served.stdout.split()] == ["replacement.py"] * 2
-
-
-ARCHIVED = """
-import importlib, importlib.util, inspect, pickle, sys
-import airflow_setproctitle_shim as shim
-assert ".zip" in shim.__file__ or ".whl" in shim.__file__ or ".pyz" in shim.__file__, shim.__file__
-shim.activate()
-import setproctitle
-setproctitle.setproctitle("title")
-assert shim.is_ours(setproctitle) and importlib.reload(setproctitle).getproctitle() == "title"
-assert "def setproctitle(title: str)" in inspect.getsource(setproctitle)
-assert inspect.getsource(setproctitle.setproctitle).startswith("def setproctitle(title: str)")
-assert setproctitle.setproctitle.__code__.co_filename == shim.REPLACEMENT
-assert setproctitle.__loader__.is_package("setproctitle")
-assert pickle.loads(pickle.dumps(setproctitle.setproctitle)) is setproctitle.setproctitle
-assert importlib.util.find_spec("setproctitle").submodule_search_locations == []
-assert setproctitle.__version__
-shim.deactivate()
-assert "setproctitle" not in sys.modules
-print("ok")
-"""
-
-
-@pytest.mark.parametrize("flag", ["-B", "-OO"])
-def test_a_wheel_on_sys_path_serves_the_replacement_after_activate(flag: str, wheel: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-I", flag, "-c", f"import sys; sys.path.insert(0, {str(wheel)!r})\n{ARCHIVED}"],
-        capture_output=True,
-        text=True,
-        check=False,
-        env=clean_environ(),
-    )
-    assert done.stdout == "ok\n", done.stderr
-
-
-def test_a_wheel_on_pythonpath_serves_the_replacement_from_the_start_with_the_template(
-    wheel: Path, tmp_path: Path
-) -> None:
-    bare = Venv.make(tmp_path / "venv")
-    (bare.site_packages / "aaa_macos.pth").write_text("import sys; sys.platform = 'darwin'\n")
-    path = f"{ROOT / 'sitecustomize_template'}{os.pathsep}{wheel}"
-    assert bare.evaluate(WHO, PYTHONPATH=path).endswith(".whl/airflow_setproctitle_shim/replacement.py")
-
-
-def test_a_zipapp_with_the_shim_inside_serves_the_replacement_after_activate(
-    wheel: Path, tmp_path: Path
-) -> None:
-    uv("pip", "install", "-q", "--no-deps", "--target", str(tmp_path / "app"), str(wheel))
-    (tmp_path / "app/__main__.py").write_text(ARCHIVED)
-    zipapp.create_archive(tmp_path / "app", tmp_path / "app.pyz")
-    done = subprocess.run(
-        [sys.executable, "-I", str(tmp_path / "app.pyz")],
-        capture_output=True,
-        text=True,
-        check=False,
-        env=clean_environ(),
-    )
-    assert done.stdout == "ok\n", done.stderr
-
-
-def test_a_zipapp_run_in_an_environment_with_the_shim_is_served(make_venv: MakeVenv, tmp_path: Path) -> None:
-    mac = make_venv("setproctitle")
-    (tmp_path / "app").mkdir()
-    (tmp_path / "app/__main__.py").write_text(WHO)
-    zipapp.create_archive(tmp_path / "app", tmp_path / "app.pyz")
-    assert mac.run(str(tmp_path / "app.pyz")).stdout.strip().endswith("replacement.py")
-
-
-def test_a_native_module_loaded_before_is_neutralised_from_an_archive_too(
-    wheel: Path, make_venv: MakeVenv
-) -> None:
-    venv = make_venv("setproctitle", "wrapt", macos=False)
-    code = (
-        f"import sys; sys.path.insert(0, {os.fspath(wheel)!r})\nimport setproctitle as s\n"
-        "import airflow_setproctitle_shim as shim; assert '.whl' in shim.__file__\n"
-        "shim.activate(); s.setproctitle('title'); print(shim.finder.process_title.decode())"
-    )
-    assert venv.evaluate(code) == "title"

@@ -96,6 +96,91 @@ for number in range(1000):
     venv.run("-c", f"import os; from setproctitle import setproctitle\n{code}", **TITLES)
 
 
+RACES = {
+    "eight threads set the first title": """
+sys.setswitchinterval(1e-6)
+barrier = threading.Barrier(8)
+def work(number):
+    barrier.wait(); setproctitle(f"title {number}")
+in_threads(8)
+""",
+    "four threads set many": """
+def work(number):
+    for n in range(3000): setproctitle(f"title {number} {n}")
+in_threads(4)
+""",
+    "a thread sets titles while children are forked": """
+stop = threading.Event()
+def work():
+    while not stop.is_set(): setproctitle("from the thread")
+thread = threading.Thread(target=work); thread.start()
+for number in range(200):
+    pid = os.fork()
+    if not pid:
+        signal.alarm(30)  # what hangs dies of SIGALRM
+        setproctitle("child"); os._exit(0)
+    assert os.waitpid(pid, 0)[1] == 0, number
+stop.set(); thread.join()
+""",
+    "a signal handler sets one": """
+signal.signal(signal.SIGALRM, lambda *_: setproctitle("from the handler"))
+signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)
+for number in range(20000): setproctitle(f"title {number}")
+signal.setitimer(signal.ITIMER_REAL, 0)
+""",
+}
+
+
+@pytest.mark.parametrize("how", RACES)
+def test_titles_set_at_once_block_nobody(venv: Venv, how: str) -> None:
+    code = f"""
+import faulthandler, signal
+faulthandler.dump_traceback_later(60, exit=True)
+def in_threads(count):
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(count)]
+    for thread in threads: thread.start()
+    for thread in threads: thread.join()
+{RACES[how]}
+setproctitle("final"); seen()
+"""
+    assert seen_from_outside(venv, code) == ["final"]
+
+
+@pytest.mark.parametrize("asked", [False, True])
+def test_processtitles_records_reach_the_users_log_only_if_asked_for(venv: Venv, asked: bool) -> None:
+    ask = "logging.getLogger('processtitle').setLevel(logging.DEBUG)" if asked else ""
+    code = f"import logging; logging.basicConfig(level=logging.DEBUG); {ask}\nimport setproctitle as s; s.setproctitle('a title')"
+    assert ("a title" in venv.run("-c", code, **TITLES).stderr) == asked
+
+
+# At shutdown modules may be cleared, and none can be imported.
+LAST_TITLES = {
+    "__del__ of a global": "class Last:\n    def __del__(self): s.setproctitle('last')\nlast = Last()\n",
+    "__del__ in a cycle": "class Last:\n    def __del__(self): s.setproctitle('last')\nlast = Last(); last.itself = last\nimport sys; sys.last = last\n",
+    "atexit": "import atexit; atexit.register(lambda: s.setproctitle('last'))\n",
+    "daemon threads": "import threading\ndef work():\n    while True: s.setproctitle('last')\n"
+    "for _ in range(4): threading.Thread(target=work, daemon=True).start()\n",
+}
+
+
+@pytest.mark.parametrize("first", ["", "s.setproctitle('first')\n"], ids=["the only title", "the last title"])
+@pytest.mark.parametrize("how", LAST_TITLES)
+def test_titles_set_at_shutdown_print_nothing(venv: Venv, how: str, first: str) -> None:
+    done = venv.run("-W", "error", "-c", f"import setproctitle as s\n{first}{LAST_TITLES[how]}", **TITLES)
+    assert done.stderr == ""
+
+
+def test_titles_leave_the_environment_that_ps_shows_alone(venv: Venv) -> None:
+    """What SPT_NOENV asks of setproctitle."""
+    code = """
+def environment(): return open("/proc/self/environ", "rb").read()
+before = environment()
+setproctitle("x" * 10000)
+assert environment() == before
+"""
+    seen_from_outside(venv, code, SPT_NOENV="1")
+
+
 def test_arguments_are_checked_and_functions_named_as_without_titles(venv: Venv) -> None:
     code = """
 import pickle, setproctitle as module
@@ -127,16 +212,17 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("how", BROKEN)
+@pytest.mark.parametrize("flags", [(), ("-W", "error")], ids=["", "-W error"])
 def test_a_broken_processtitle_is_warned_about_once_and_harms_nobody(
-    make_venv: Callable[..., Venv], tmp_path: Path, how: str
+    make_venv: Callable[..., Venv], tmp_path: Path, how: str, flags: tuple[str, ...]
 ) -> None:
     source = BROKEN[how]
     if source is not None:
         (tmp_path / "processtitle.py").write_text(source)
     code = "import setproctitle as s; [s.setproctitle(t) for t in 'abc']; print(s.getproctitle())"
-    done = make_venv().run("-c", code, **{SWITCH: "titles", "PYTHONPATH": str(tmp_path)})
+    done = make_venv().run(*flags, "-c", code, **{SWITCH: "titles", "PYTHONPATH": str(tmp_path)})
     assert done.stdout == "c\n"
-    assert done.stderr.count("RuntimeWarning") == 1
+    assert done.stderr.count("AIRFLOW_SETPROCTITLE_SHIM=titles shows no titles") == 1
     assert "pip install 'airflow-setproctitle-shim[titles]'" in done.stderr
 
 

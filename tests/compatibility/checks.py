@@ -14,7 +14,7 @@ import json, sys
 import setproctitle
 print(json.dumps({
     "served": setproctitle.__file__.endswith("replacement.py"),
-    "finders": sum(getattr(f, "__name__", "") == "airflow_setproctitle_shim" for f in sys.meta_path),
+    "finders": sum(f.__module__ == "airflow_setproctitle_shim" for f in sys.meta_path),
     "loaded": "airflow_setproctitle_shim" in sys.modules,
     "platform": sys.platform,
 }))
@@ -83,10 +83,10 @@ assert pkgutil.resolve_name("setproctitle:getproctitle") is second.getproctitle
 fresh = importlib.util.module_from_spec(importlib.util.find_spec("setproctitle"))
 fresh.__spec__.loader.exec_module(fresh)
 assert fresh.getproctitle() == "title"
-try:
-    import setproctitle._setproctitle
-except ModuleNotFoundError:
-    print("ok")
+from setproctitle import _setproctitle
+assert _setproctitle.getproctitle() == "title"
+assert _setproctitle.__file__ == second.__file__
+print("ok")
 """
 
 SUBINTERPRETERS = """
@@ -247,7 +247,7 @@ def flag(*flags: str) -> Check:
 
 
 def no_site(subject: Subject) -> None:
-    code = "import sys; print(*(getattr(f, '__name__', '') for f in sys.meta_path))"
+    code = "import sys; print(*(f.__module__ for f in sys.meta_path))"
     assert "shim" not in subject.mac.run("-S", "-c", code).stdout
 
 

