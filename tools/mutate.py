@@ -11,7 +11,8 @@ Exit status 1: the score is below 95 %, or a survivor is not in survivors.toml w
 mutmut makes the mutants. Its runner keeps all of them in one module, which changes what tracebacks, pickle and
 inspect see, so each is written to a copy of the project here. One run of the fast tests, under coverage, tells
 which tests execute which line; a mutant is shown to those only, the fastest first, and then to the tests that
-start interpreters of their own. Wording is left out: a string with a blank in it is for people to read.
+start interpreters of their own. Left out are wording, which is a string of several words without a prefix, and
+mutmut's second and third mutant of the same string.
 
 Killed mutants are kept in results/mutants.jsonl, so that an interrupted run goes on where it was; --fresh forgets.
 """
@@ -27,6 +28,7 @@ import json
 import multiprocessing
 import os
 import random
+import re
 import shutil
 import signal
 import sys
@@ -99,12 +101,18 @@ def mutants(file: str) -> list[Mutant]:
     module, mutations, _, _ = create_mutations(file, original)
     sources = []
     for mutation in mutations:
-        was = mutation.original_node
-        if not (isinstance(was, libcst.SimpleString) and " " in was.raw_value):
-            mutated = module.deep_replace(was, mutation.mutated_node)
+        was, now = mutation.original_node, mutation.mutated_node
+        if not (isinstance(was, libcst.SimpleString) and is_idle(was, now)):
+            mutated = module.deep_replace(was, now)
             assert isinstance(mutated, libcst.Module)
             sources.append(mutated.code)
     return [Mutant(file, *changed(original, source), source) for source in dict.fromkeys(sources)]
+
+
+def is_idle(was: libcst.SimpleString, now: libcst.CSTNode) -> bool:
+    """Whether a string's mutant is wording, or the same string's in other letters: mutmut makes three of one."""
+    wording = not was.prefix and re.search(r"\w.* .*\w", was.raw_value)
+    return bool(wording) or not (isinstance(now, libcst.SimpleString) and now.raw_value.startswith("XX"))
 
 
 def changed(original: str, source: str) -> tuple[str, tuple[int, ...]]:
