@@ -22,8 +22,8 @@ from __future__ import annotations
 import argparse
 import concurrent.futures
 import contextlib
-import difflib
 import hashlib
+import itertools
 import json
 import multiprocessing
 import os
@@ -43,6 +43,7 @@ import coverage
 import libcst
 import pytest
 import tomllib
+from libcst.metadata import MetadataWrapper, WhitespaceInclusivePositionProvider
 from mutmut.mutation.file_mutation import create_mutations
 
 ROOT = Path(__file__).parent.parent
@@ -99,10 +100,18 @@ def mutants(file: str) -> list[Mutant]:
     """Return all mutants of a file of the package that differ from each other, those of wording left out."""
     original = (ROOT / PACKAGE / file).read_text()
     module, mutations, _, _ = create_mutations(file, original)
+    places = MetadataWrapper(module, unsafe_skip_copy=True).resolve(WhitespaceInclusivePositionProvider)
+    starts = [0, *itertools.accumulate(len(line) for line in original.splitlines(keepends=True))]
     sources = []
     for mutation in mutations:
         was, now = mutation.original_node, mutation.mutated_node
-        if not (isinstance(was, libcst.SimpleString) and is_idle(was, now)):
+        if isinstance(was, libcst.SimpleString) and is_idle(was, now):
+            continue
+        place = places[was]
+        start, end = (starts[at.line - 1] + at.column for at in (place.start, place.end))
+        if original[start:end] == module.code_for_node(was):
+            sources.append(original[:start] + module.code_for_node(now) + original[end:])
+        else:  # A whole function; this takes a tenth of a second.
             mutated = module.deep_replace(was, now)
             assert isinstance(mutated, libcst.Module)
             sources.append(mutated.code)
@@ -118,16 +127,12 @@ def is_idle(was: libcst.SimpleString, now: libcst.CSTNode) -> bool:
 def changed(original: str, source: str) -> tuple[str, tuple[int, ...]]:
     """Return the lines that differ, without their place, so that it stays the same while others change; and the place."""
     was, now = original.splitlines(), source.splitlines()
-    said: list[str] = []
-    places: list[int] = []
-    for kind, start, end, other_start, other_end in difflib.SequenceMatcher(
-        None, was, now, False
-    ).get_opcodes():
-        if kind != "equal":
-            said += [f"- {line.strip()}" for line in was[start:end]]
-            said += [f"+ {line.strip()}" for line in now[other_start:other_end]]
-            places += range(start + 1, max(end, start + 1) + 1)
-    return "\n".join(said), tuple(places)
+    start = next((n for n, (a, b) in enumerate(zip(was, now)) if a != b), min(len(was), len(now)))
+    rest = min(len(was), len(now)) - start
+    end = next((n for n in range(rest) if was[-1 - n] != now[-1 - n]), rest)
+    gone, come = was[start : len(was) - end], now[start : len(now) - end]
+    said = [f"- {line.strip()}" for line in gone] + [f"+ {line.strip()}" for line in come]
+    return "\n".join(said), tuple(range(start + 1, start + 1 + max(1, len(gone))))
 
 
 class Watch:
