@@ -15,7 +15,7 @@ from compatibility.pythons import APT_GET
 @pytest.fixture
 def expired(tmp_path: Path) -> dict[str, str]:
     """An environment in which apt has a state of its own and one source, whose Release file has expired."""
-    missing = [program for program in ("apt-get", "gpg") if shutil.which(program) is None]
+    missing = [program for program in ("apt-get", "gpg", "gpgconf") if shutil.which(program) is None]
     if missing:
         pytest.skip(f"not on this machine: {', '.join(missing)}")
     suite = tmp_path / "mirror/dists/sid"
@@ -38,6 +38,7 @@ def expired(tmp_path: Path) -> dict[str, str]:
         ["--output", str(suite / "InRelease"), "--clearsign", str(release)],
     ):
         subprocess.run([*gpg, *action], check=True)
+    subprocess.run(["gpgconf", "--homedir", str(tmp_path / "keys"), "--kill", "all"], check=True)
     (tmp_path / "sources.list").write_text(
         f"deb [signed-by={tmp_path}/mirror.gpg] file:{tmp_path}/mirror sid main\n"
     )
