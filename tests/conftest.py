@@ -53,7 +53,7 @@ def wheel(made_once: MadeOnce) -> Path:
 def make_venv(made_once: MadeOnce, wheel: Path) -> Callable[..., Venv]:
     """Return a function that gives an environment with the shim, simulated macOS and `requirements`.
 
-    Who asks for the same gets the same environment, so nobody may change it.
+    Who asks for the same gets the same environment, so nobody may change it; `own` names another one.
     """
 
     def make(
@@ -62,6 +62,7 @@ def make_venv(made_once: MadeOnce, wheel: Path) -> Callable[..., Venv]:
         macos: bool = True,
         python: str | None = None,
         extra: str = "",
+        own: str = "",
     ) -> Venv:
         def into(directory: Path) -> None:
             venv = Venv.make(directory / "venv", *([interpreter(python)] if python else []))
@@ -72,7 +73,7 @@ def make_venv(made_once: MadeOnce, wheel: Path) -> Callable[..., Venv]:
             if macos:
                 venv.simulate_macos()
 
-        what = repr((requirements, exclude_newer, macos, python, extra))
+        what = repr((requirements, exclude_newer, macos, python, extra, own))
         return Venv(made_once(f"venv-{hashlib.sha256(what.encode()).hexdigest()[:16]}", into) / "venv")
 
     return make

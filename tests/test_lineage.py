@@ -100,10 +100,18 @@ def test_a_broken_wrapt_does_not_keep_airflow_from_starting(
     assert f"{LINEAGE}=1 has no effect: ModuleNotFoundError" in done.stderr
 
 
-def test_code_one_can_change_imports_them_from_here_without_any_airflow(linux: Venv) -> None:
-    code = f"from airflow_setproctitle_shim.lineage import {NAMES}\n"
-    assert json.loads(linux.evaluate(code + SHOW)) == CONSTANTS
-    assert linux.evaluate(code + "import sys; print('wrapt' in sys.modules)") == "False"
+def test_code_one_can_change_imports_them_from_a_module_that_does_nothing_else(linux: Venv) -> None:
+    code = f"import sys; sys.platform = 'darwin'\nfrom airflow_setproctitle_shim.lineage import {NAMES}\n"
+    done = linux.run("-c", code + SHOW, **{LINEAGE: "maybe"})
+    assert (json.loads(done.stdout), done.stderr) == (CONSTANTS, "")
+    state = "import airflow_setproctitle_shim as shim; print(shim.is_active(), 'wrapt' in sys.modules)"
+    assert linux.evaluate(code + state, **{LINEAGE: "on"}) == "False False"
+
+
+@pytest.mark.parametrize("name", CONSTANTS)
+def test_the_module_that_switches_on_has_no_constants(linux: Venv, name: str) -> None:
+    done = linux.run("-c", f"from airflow_setproctitle_shim.airflow import {name}", check=False)
+    assert f"ImportError: cannot import name {name!r}" in done.stderr
 
 
 AIRFLOWS = [("2.10.5", "2025-03-01"), ("3.0.2", "2025-07-15"), ("3.3.2", "2026-10-15")]
@@ -133,3 +141,26 @@ def test_a_plugin_written_for_airflow_2_loads_in_real_airflow_when_asked_for(
 
     assert loaded() == version.startswith("2."), "without us: only Airflow 2 has the constants"
     assert loaded(**{LINEAGE: "1"})
+
+
+PLUGIN_ERRORS = """
+import airflow.settings, airflow.plugins_manager as plugins
+airflow.settings.initialize()
+plugins.ensure_plugins_loaded()
+print(plugins.import_errors)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("value", "missing"),
+    [("off", "cannot import name 'PIPELINE_OUTLETS'"), ("on", "No module named 'airflow.lineage.backend'")],
+)
+def test_datahubs_plugin_for_airflow_2_gets_past_its_import_of_the_constants_and_no_further(
+    make_venv: Callable[..., Venv], tmp_path: Path, value: str, missing: str
+) -> None:
+    requirements = ("apache-airflow==3.0.2", "acryl-datahub-airflow-plugin==1.0.0.2")
+    venv = make_venv(*requirements, exclude_newer="2025-07-15")
+    environ = {"AIRFLOW_HOME": str(tmp_path), "DATAHUB_AIRFLOW_PLUGIN_USE_V1_PLUGIN": "true", LINEAGE: value}
+    [errors] = venv.evaluate(PLUGIN_ERRORS, **environ).splitlines()[-1:]
+    assert missing in errors and errors.count("datahub_airflow_plugin.datahub_plugin") == 1

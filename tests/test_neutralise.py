@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 import importlib.util
 import pickle
@@ -10,21 +11,28 @@ import sys
 import types
 from collections.abc import Callable, Iterator
 from importlib.machinery import PathFinder
+from string import ascii_letters
 from typing import Any
 
 import pytest
 from environments import STAND_IN, Venv
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.strategies import booleans, integers, sampled_from, text
 
 import airflow_setproctitle_shim as shim
 
 NAMES = ("setproctitle", "getproctitle", "setthreadtitle", "getthreadtitle")
 
 
+def is_of(package: str, name: str) -> bool:
+    """Whether a module of this name is the package or in it."""
+    return name.partition(".")[0] == package
+
+
 def forget() -> None:
     """Take setproctitle out of sys.modules, so that the next import is the first."""
-    for name in [name for name in sys.modules if name.partition(".")[0] == "setproctitle"]:
+    for name in [name for name in sys.modules if is_of("setproctitle", name)]:
         del sys.modules[name]
 
 
@@ -244,12 +252,25 @@ def test_children_of_a_process_that_imported_it_everywhere_survive_late_activati
     assert done.stdout.strip() == str(died)
 
 
+COPIES = [copy.copy, copy.deepcopy, lambda path: pickle.loads(pickle.dumps(path))]
+
+
 class AnyOrder(RuleBasedStateMachine):
-    """Whatever is done in whatever order: active means no native function, inactive the originals."""
+    """Whatever is done in whatever order: active means no native function, inactive the originals.
+
+    So it is after activate() and deactivate() of any copy of the package. After sys.meta_path was
+    restored behind its back, the copies still agree, and the next of these calls sets all right.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         forget()
+        self.modules = {name: module for name, module in sys.modules.items() if is_of(shim.__name__, name)}
+        self.copies: list[Any] = [shim]
+        self.meta_path = list(sys.meta_path)
+        self.saved: list[Any] = []
+        self.restored = False
+        self.title = ""
         self.user = sys.modules["user_of_setproctitle"] = types.ModuleType("user_of_setproctitle")
 
     @rule()
@@ -258,13 +279,17 @@ class AnyOrder(RuleBasedStateMachine):
         for name in NAMES:
             setattr(self.user, name, getattr(module, name))
 
-    @rule()
-    def activate(self) -> None:
-        shim.activate()
+    @rule(number=integers(0, 9))
+    def activate(self, number: int) -> None:
+        self.copies[number % len(self.copies)].activate()
+        assert shim.is_active()
+        self.restored = False
 
-    @rule()
-    def deactivate(self) -> None:
-        shim.deactivate()
+    @rule(number=integers(0, 9))
+    def deactivate(self, number: int) -> None:
+        self.copies[number % len(self.copies)].deactivate()
+        assert not shim.is_active()
+        self.restored = False
 
     @precondition(lambda self: "setproctitle" in sys.modules)
     @rule()
@@ -276,18 +301,53 @@ class AnyOrder(RuleBasedStateMachine):
     def delete(self) -> None:
         del sys.modules["setproctitle"]
 
+    @rule(submodules=booleans())
+    def import_our_package_anew(self, submodules: bool) -> None:
+        for name in [name for name in sys.modules if is_of(shim.__name__, name)]:
+            if submodules or name == shim.__name__:
+                del sys.modules[name]
+        self.copies.append(importlib.import_module(shim.__name__))
+
+    @rule()
+    def reload_our_package(self) -> None:
+        importlib.reload(sys.modules[shim.__name__])
+
+    @rule(how=sampled_from(COPIES))
+    def save_the_finders(self, how: Callable[[Any], Any]) -> None:
+        # Only ours: pytest's cannot be copied. The others are put back by teardown().
+        self.saved = how([finder for finder in sys.meta_path if finder not in self.meta_path])
+
+    @rule()
+    def restore_the_finders(self) -> None:
+        sys.meta_path[:] = [*self.saved, *self.meta_path]
+        self.restored = True
+
+    @precondition(lambda self: shim.is_active() and not self.restored)
+    @rule(title=text(ascii_letters, min_size=1))
+    def set_title(self, title: str) -> None:
+        importlib.import_module("setproctitle").setproctitle(title)
+        self.title = title
+
+    @invariant()
+    def all_copies_agree_and_there_is_one_finder(self) -> None:
+        active = shim.is_active()
+        assert [one.is_active() for one in self.copies] == [active] * len(self.copies)
+        assert len(sys.meta_path) == len(self.meta_path) + active
+
     @invariant()
     def active_means_no_native_function_within_reach(self) -> None:
-        if shim.is_active():
+        if shim.is_active() and not self.restored:
             reachable = [vars(module) for module in (self.user, *self.setproctitle())]
             assert not any(is_native(names.get(name)) for names in reachable for name in NAMES)
+            assert not self.title or importlib.import_module("setproctitle").getproctitle() == self.title
 
     @invariant()
     def inactive_means_the_original_functions(self) -> None:
-        if not shim.is_active():
+        if not shim.is_active() and not self.restored:
             for module in self.setproctitle():
                 assert all(is_native(vars(module)[name]) for name in NAMES)
-                assert module.__path__ and module.__spec__ and module.__spec__.origin != shim.REPLACEMENT
+                assert module.__path__ and module.__spec__
+                assert not str(module.__spec__.origin).endswith("replacement.py")
             assert not any(type(value).__name__ == "Neutralised" for value in vars(self.user).values())
 
     def setproctitle(self) -> list[types.ModuleType]:
@@ -295,10 +355,15 @@ class AnyOrder(RuleBasedStateMachine):
         return [sys.modules[name] for name in ("setproctitle",) if name in sys.modules]
 
     def teardown(self) -> None:
-        shim.deactivate()
+        self.copies[-1].deactivate()
+        self.restored = False
         self.inactive_means_the_original_functions()
+        sys.meta_path[:] = self.meta_path
         del sys.modules["user_of_setproctitle"]
         forget()
+        for name in [name for name in sys.modules if is_of(shim.__name__, name)]:
+            del sys.modules[name]
+        sys.modules.update(self.modules)
 
 
 TestAnyOrder = AnyOrder.TestCase

@@ -217,6 +217,9 @@ def switch():
 
 thread = threading.Thread(target=switch)
 thread.start()
+# The first fork comes while the thread is importing what it needs.
+while "airflow_setproctitle_shim.neutralise" not in sys.modules:
+    pass
 ends = []
 for _ in range(100):
     pid = os.fork()

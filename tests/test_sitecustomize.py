@@ -9,7 +9,7 @@ import pytest
 from environments import ROOT, SWITCH, Venv, uv
 
 TEMPLATE = ROOT / "sitecustomize_template"
-STATE = "import sys; print(sys.meta_path[0].__module__, sys.modules.get('hidden_ran', ''))"
+STATE = "import sys; print(getattr(sys.meta_path[0], '__module__', '-'), sys.modules.get('hidden_ran', ''))"
 
 # What stands further down sys.path, as a Homebrew or Debian Python has it.
 HIDDEN = {

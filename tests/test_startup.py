@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import sys
+import zipfile
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from environments import ROOT, STARTUP_FILE, SWITCH, Venv, uv
@@ -109,6 +111,12 @@ def test_the_startup_file_lies_where_site_looks_and_leaves_with_the_package(fres
     uv("pip", "uninstall", "--quiet", "--python", str(fresh_venv.python), "airflow-setproctitle-shim")
     assert not list(fresh_venv.site_packages.glob("airflow_setproctitle_shim*"))
     assert fresh_venv.run("-c", "pass").stderr == ""
+
+
+def test_the_wheel_has_this_startup_file_and_no_other(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        names = [name for name in archive.namelist() if name.endswith((".pth", ".start"))]
+    assert names == ["airflow_setproctitle_shim.pth"]
 
 
 def test_the_startup_file_is_one_line_of_plain_ascii_and_sorts_before_datahubs() -> None:

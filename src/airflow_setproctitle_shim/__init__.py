@@ -21,7 +21,7 @@ REPLACEMENT = __file__.rpartition("__init__")[0] + "replacement.py"
 class Finder:
     """Meta path finder (importlib.abc.MetaPathFinder), and the state that outlives our modules."""
 
-    started = shows_titles = showing = False
+    started = shows_titles = showing = held = False
     process_title = None  # type: bytes | None
     set_to = None  # type: object
     neutralised = []  # type: list[object]  # noqa: RUF012  # There is one instance.
@@ -36,6 +36,16 @@ class Finder:
 
         return self.locks.setdefault(getpid(), RLock())
 
+    def hold_across_fork(self) -> None:
+        """Have forks wait for the lock's holder, as a child would wait in vain for what that thread imports."""
+        import os
+
+        if not self.held and hasattr(os, "register_at_fork"):
+            self.held = True
+            os.register_at_fork(
+                before=lambda: self.lock().acquire(), after_in_parent=lambda: self.lock().release()
+            )
+
     @staticmethod
     def find_spec(name, path=None, target=None):  # type: (str, object, object) -> ModuleSpec | None
         """Return the replacement's spec for setproctitle and its C module, None for any other name."""
@@ -49,10 +59,6 @@ class Finder:
             from .packaged import loader  # type: ignore[assignment]  # a loader of another class
         spec = ModuleSpec(name, loader, origin=REPLACEMENT, is_package=name == "setproctitle")
         spec.has_location = True
-        if sys.flags.verbose:
-            from .stderr import say
-
-            say(f"serves {name} from {REPLACEMENT}")
         return spec
 
 
@@ -61,8 +67,7 @@ finder = vars(sys).setdefault("_airflow_setproctitle_shim", Finder())  # type: F
 
 
 def startup() -> None:
-    """Activate on macOS, unless the variable says off. Never raises. The startup file calls this."""
-    # In a venv, site runs a .pth's import line twice: the second call must do nothing.
+    """Activate on macOS, unless the variable says off. Never raises. The startup file calls this, maybe twice."""
     if sys.platform != "darwin" or is_active() or (value := setting()) in OFF:
         return
     finder.started = True
@@ -89,11 +94,11 @@ def setting(variable: str = VARIABLE) -> str:
 def activate() -> None:
     """Serve the replacement from now on, on any platform. If this raises, nothing is switched on."""
     with finder.lock():
-        loaded = [sys.modules[name] for name in SERVED if name in sys.modules]
-        if not all(map(is_ours, loaded)):
+        if not all(is_ours(sys.modules[name]) for name in SERVED if name in sys.modules):
+            finder.hold_across_fork()
             from .neutralise import neutralise  # Late: it imports wrapt, and is hardly ever needed.
 
-            neutralise(loaded)
+            neutralise()
         if not is_active():
             finder.shows_titles = setting() == "titles"
             sys.meta_path.insert(0, finder)

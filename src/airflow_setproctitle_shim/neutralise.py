@@ -7,12 +7,12 @@ containers and instances cannot be found: they keep calling native code.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, cast
 
 from wrapt import FunctionWrapper
 
-from . import finder, is_active, is_ours, replacement
+from . import SERVED, finder, is_active, is_ours, replacement
 from .stderr import say
 
 
@@ -29,12 +29,12 @@ class Neutralised(FunctionWrapper):  # type: ignore[type-arg]  # generic only si
 _done = cast("list[tuple[object, dict[str, Any], list[Neutralised]]]", finder.neutralised)
 
 
-def neutralise(modules: Iterable[object]) -> int:
-    """Put harmless wrappers where the modules' native functions stand, in them and in all modules' globals.
+def neutralise() -> int:
+    """Put harmless wrappers where setproctitle's native functions stand, in it and in all modules' globals.
 
     Returns how many places were rebound; with `python -v` a line on stderr says so too.
     """
-    for module in modules:
+    for module in [sys.modules[name] for name in SERVED if name in sys.modules]:
         namespace = _namespace(module)
         # In py-setproctitle's Python layer over our functions there is nothing native.
         if is_ours(module) or is_ours(namespace.get("_setproctitle")):

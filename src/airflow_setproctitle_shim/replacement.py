@@ -4,6 +4,7 @@ Titles are remembered, not shown, unless AIRFLOW_SETPROCTITLE_SHIM=titles. Impor
 `import setproctitle`, maybe in a cold interpreter, so it imports only what is already loaded.
 """
 
+import sys as _sys
 from _thread import _local
 
 from airflow_setproctitle_shim import finder as _shim
@@ -30,9 +31,7 @@ def setproctitle(title: str) -> None:
 def getproctitle() -> str:
     """Return the last title set, or else the command line that started this process."""
     if _shim.process_title is None:
-        import sys  # Late: hardly anybody asks before a title was set.
-
-        return " ".join(getattr(sys, "orig_argv", sys.argv))
+        return " ".join(getattr(_sys, "orig_argv", _sys.argv))
     return _shim.process_title.decode()
 
 
@@ -68,3 +67,15 @@ def __getattr__(name: str) -> str:
         return version("setproctitle")
     except PackageNotFoundError:
         return "1.3.8"
+
+
+if _shim.shows_titles:
+    # Now: a child that is forked while another thread imports it at a title would wait for good.
+    from airflow_setproctitle_shim.titles import prepare
+
+    prepare()
+
+if _sys.flags.verbose and __name__ != f"{__package__}.replacement":
+    from airflow_setproctitle_shim.stderr import say
+
+    say(f"serves {__name__} from {__file__}")

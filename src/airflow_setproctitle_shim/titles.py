@@ -1,4 +1,4 @@
-"""Fork-safe titles for `ps`, by processtitle. Imported at the first title, in titles mode only."""
+"""Fork-safe titles for `ps`, by processtitle. Imported with setproctitle, in titles mode only."""
 
 from __future__ import annotations
 
@@ -13,22 +13,29 @@ from . import finder
 from .stderr import say
 
 
+def prepare() -> None:
+    """Get processtitle ready, once. Where that cannot be done, a RuntimeWarning says why. Never raises."""
+    with finder.lock():
+        if finder.set_to is None:
+            try:
+                finder.set_to = _prepared()
+            except Exception as error:  # noqa: BLE001  # a title is never worth an exception in a worker
+                _give_up(error)
+
+
 def show(title: str) -> None:
-    """Show a title where `ps` looks. Where processtitle cannot, one RuntimeWarning says why. Never raises."""
+    """Show a title where `ps` looks. Never raises."""
+    prepare()
     with finder.lock():
         # processtitle holds a mutex while it logs: a signal handler must not get to it once more.
-        if finder.showing:
-            return
-        finder.showing = True
-        try:
-            finder.set_to = finder.set_to or _prepared()
-            cast("Callable[[str], object]", finder.set_to)(title)
-        except Exception as error:  # noqa: BLE001  # a title is never worth an exception in a worker
-            finder.set_to = bool  # Takes every title from now on, and does nothing.
-            if not sys.is_finalizing():
-                _warn(f"AIRFLOW_SETPROCTITLE_SHIM=titles shows no titles: {type(error).__name__}: {error}")
-        finally:
-            finder.showing = False
+        if not finder.showing:
+            finder.showing = True
+            try:
+                cast("Callable[[str], object]", finder.set_to)(title)
+            except Exception as error:  # noqa: BLE001  # as above
+                _give_up(error)
+            finally:
+                finder.showing = False
 
 
 def _prepared() -> Callable[[str], object]:
@@ -41,17 +48,22 @@ def _prepared() -> Callable[[str], object]:
     # Without fork_safe_only it would make the LaunchServices calls that crash after fork.
     processtitle.prepare(fork_safe_only=True)
     if hasattr(os, "register_at_fork"):
-        # No child may be forked while another thread has the mutex. Registered after logging's, whose
-        # lock is so taken after ours, as set_to() takes it.
+        # A child would wait for the mutex for good. Registered after logging's, so that a fork takes our
+        # lock before logging's, as set_to() does.
         os.register_at_fork(
             before=lambda: finder.lock().acquire(), after_in_parent=lambda: finder.lock().release()
         )
     return cast("Callable[[str], object]", processtitle.set_to)
 
 
-def _warn(text: str) -> None:
-    text += ". Mend it with: pip install 'airflow-setproctitle-shim[titles]'"
+def _give_up(error: Exception) -> None:
+    """Show no more titles, and say why."""
+    finder.set_to = bool  # takes every title and does nothing
+    if sys.is_finalizing():
+        return
+    text = f"AIRFLOW_SETPROCTITLE_SHIM=titles shows no titles: {type(error).__name__}: {error}. "
+    text += "Mend it with: pip install 'airflow-setproctitle-shim[titles]'"
     try:
-        warnings.warn(text, RuntimeWarning, stacklevel=5)  # the caller of setproctitle()
+        warnings.warn(text, RuntimeWarning, stacklevel=4)
     except RuntimeWarning:  # python -W error
         say(text)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -14,7 +15,7 @@ import json, sys
 import setproctitle
 print(json.dumps({
     "served": setproctitle.__file__.endswith("replacement.py"),
-    "finders": sum(f.__module__ == "airflow_setproctitle_shim" for f in sys.meta_path),
+    "finders": sum(getattr(f, "__module__", "") == "airflow_setproctitle_shim" for f in sys.meta_path),
     "loaded": "airflow_setproctitle_shim" in sys.modules,
     "platform": sys.platform,
 }))
@@ -83,9 +84,8 @@ assert pkgutil.resolve_name("setproctitle:getproctitle") is second.getproctitle
 fresh = importlib.util.module_from_spec(importlib.util.find_spec("setproctitle"))
 fresh.__spec__.loader.exec_module(fresh)
 assert fresh.getproctitle() == "title"
-from setproctitle import _setproctitle
-assert _setproctitle.getproctitle() == "title"
-assert _setproctitle.__file__ == second.__file__
+import setproctitle._setproctitle as c_module
+assert c_module.__file__ == second.__file__
 print("ok")
 """
 
@@ -246,8 +246,20 @@ def flag(*flags: str) -> Check:
     return Check(" ".join(flags), served)
 
 
+def before_datahub(subject: Subject) -> None:
+    # acryl-datahub's file of this name imports setproctitle at every start.
+    theirs = subject.mac.site_packages / "datahub_setproctitle_patch.pth"
+    theirs.write_text("import sys, setproctitle; sys.first = (sys.platform, setproctitle.__file__)\n")
+    try:
+        path = {} if subject.native else {"PYTHONPATH": subject.stand_in}
+        platform, file = subject.mac.evaluate("import sys; print(*sys.first)", **path).split()
+    finally:
+        theirs.unlink()
+    assert (platform, file.rpartition("/")[2]) == (sys.platform, "replacement.py")
+
+
 def no_site(subject: Subject) -> None:
-    code = "import sys; print(*(f.__module__ for f in sys.meta_path))"
+    code = "import sys; print(*(getattr(f, '__module__', '') for f in sys.meta_path))"
     assert "shim" not in subject.mac.run("-S", "-c", code).stdout
 
 
@@ -291,12 +303,13 @@ CHECKS = [
     Check("startup file where site looks", startup_file_in_place),
     Check("Linux: untouched", untouched_on_linux),
     Check("macOS: served from the start", served_at_start),
+    Check("macOS: on before DataHub's startup file", before_datahub),
     Check("macOS: off means native", switched_off),
     Check("100 forks without the shim: 100 SIGSEGV", forks_die_without),
     Check("100 forks with the shim: none", forks_live_with),
     *map(flag, ["-I", "-E", "-s", "-B", "-O", "-OO"]),
     flag("-X", "dev"),
-    flag("-W", "error"),
+    flag("-W", "error", "-X", "dev", "-bb"),
     flag("-X", "frozen_modules=off"),
     Check("-S: no startup file is read", no_site),
     Check("-S, then site.main(): served", no_site_then_main),
