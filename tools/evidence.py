@@ -26,8 +26,8 @@ def results() -> list[dict[str, Any]]:
 def consumers() -> str:
     """The table of consumers: how many processes died before and after, and what the work took."""
     rows = [
-        "| consumer | version | killed without the shim | killed with it | its work, with it |",
-        "| --- | --- | --- | --- | --- |",
+        "| consumer | version | native code | killed without the shim | killed with it | its work, with it |",
+        "| --- | --- | --- | --- | --- | --- |",
     ]
     notes: list[str] = []
     for result in results():
@@ -36,7 +36,15 @@ def consumers() -> str:
         note = f" [{notes.index(result['why']) + 1}]" if result["why"] else ""
         before = ("not run" if result["before"] is None else str(result["before"])) + note
         done = f"done in {result['seconds']} s" if result["done"] else "not done"
-        rows.append(f"| {result['consumer']} | {result['version']} | {before} | {result['after']} | {done} |")
+        cells = [
+            result["consumer"],
+            result["version"],
+            result.get("native", "stand-in"),
+            before,
+            str(result["after"]),
+            done,
+        ]
+        rows.append(f"| {' | '.join(cells)} |")
     return "\n".join([*rows, "", *(f"[{number}] {why}.  " for number, why in enumerate(notes, 1))])
 
 
