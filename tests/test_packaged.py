@@ -29,6 +29,7 @@ import importlib, importlib.util, inspect, os, pickle, sys
 def main():
     if "activate" in sys.argv:
         import airflow_setproctitle_shim as shim
+        before = set(sys.modules)
         shim.activate()
     import setproctitle
     setproctitle.setproctitle("title")
@@ -55,7 +56,7 @@ def main():
         assert os.waitpid(pid, 0)[1] == 0
     if "activate" in sys.argv:
         shim.deactivate()
-        assert "setproctitle" not in sys.modules and "setproctitle._setproctitle" not in sys.modules
+        assert not {"setproctitle", "setproctitle._setproctitle"} & (set(sys.modules) - before)
     print("ok")
 
 

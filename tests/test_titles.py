@@ -114,7 +114,7 @@ stop = threading.Event()
 def work():
     while not stop.is_set(): setproctitle("from the thread")
 thread = threading.Thread(target=work); thread.start()
-for number in range(200):
+for number in range(100):
     pid = os.fork()
     if not pid:
         signal.alarm(30)  # what hangs dies of SIGALRM
@@ -125,7 +125,7 @@ stop.set(); thread.join()
     "a signal handler sets one": """
 signal.signal(signal.SIGALRM, lambda *_: setproctitle("from the handler"))
 signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)
-for number in range(20000): setproctitle(f"title {number}")
+for number in range(5000): setproctitle(f"title {number}")
 signal.setitimer(signal.ITIMER_REAL, 0)
 """,
 }

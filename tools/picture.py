@@ -80,12 +80,10 @@ def text(y: int, words: str, kind: str = "plain") -> str:
 def main() -> None:
     """Probe, and write the picture."""
     simulate = sys.platform != "darwin"
-    settings = probe.Settings(
-        children=CHILDREN, timeout=60, method="fork", threads=0, titles=False, simulate=simulate
-    )
+    runs = probe.probe(CHILDREN, timeout=60, method="fork", threads=0, titles=False, simulate=simulate)
     note = "Simulated: a stand-in dies after fork as setproctitle does on macOS." if simulate else "On macOS."
     target = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "docs/probe.svg"
-    target.write_text(picture(*probe.probe(settings), note))
+    target.write_text(picture(*runs, note))
 
 
 if __name__ == "__main__":

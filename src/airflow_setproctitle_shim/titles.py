@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 import sys
@@ -53,12 +54,19 @@ def _prepared() -> Callable[[str], object]:
         os.register_at_fork(
             before=lambda: finder.lock().acquire(), after_in_parent=lambda: finder.lock().release()
         )
+    atexit.register(_stop)
     return cast("Callable[[str], object]", processtitle.set_to)
+
+
+def _stop() -> None:
+    """Keep daemon threads out of processtitle: one that finalization ends in there aborts the process."""
+    with finder.lock():
+        finder.set_to = bool  # takes every title and does nothing
 
 
 def _give_up(error: Exception) -> None:
     """Show no more titles, and say why."""
-    finder.set_to = bool  # takes every title and does nothing
+    _stop()
     if sys.is_finalizing():
         return
     text = f"AIRFLOW_SETPROCTITLE_SHIM=titles shows no titles: {type(error).__name__}: {error}. "

@@ -295,7 +295,8 @@ def unit_tests(subject: Subject) -> None:
     for name in names:
         shutil.copy(ROOT / "tests" / name, subject.linux.path)
     place = subject.linux.evaluate("import sys; print(sys.prefix)")
-    options = ["-q", "-p", "no:cacheprovider", "-c", "/dev/null", "-W", "error"]
+    # Hypothesis' own profile "ci" sets no deadline.
+    options = ["-q", "-p", "no:cacheprovider", "-c", "/dev/null", "-W", "error", "--hypothesis-profile=ci"]
     subject.linux.run("-m", "pytest", *options, *(f"{place}/{name}" for name in names))
 
 

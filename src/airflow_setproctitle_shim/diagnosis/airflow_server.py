@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import configparser
 import contextlib
+import glob
 import json
 import os
 import threading
@@ -11,15 +12,16 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from . import metadata
-from .deaths import Logs, looked_at
+from .deaths import looked_at
 from .finding import Answer, Finding
+from .log_file import Logs
 from .state import COMMAND
 
 PATIENCE = 5.0  # seconds for the whole of an answer
-SERVERS = {  # by Airflow's major version: section, the port's setting, page
-    "2": ("webserver", "web_server_port", "/health"),
-    "3": ("api", "port", "/api/v2/monitor/health"),
-}
+SERVERS = {
+    "2": ("webserver", "/health"),
+    "3": ("api", "/api/v2/monitor/health"),
+}  # by Airflow's major version
 
 
 def expand(path: str) -> Path:
@@ -41,27 +43,21 @@ def setting(section: str, key: str) -> dict[str, str]:
     return {where: value for where, value in values.items() if value}
 
 
-def first(section: str, key: str, otherwise: str) -> str:
-    """Return the value that Airflow uses."""
-    return next(iter(setting(section, key).values()), otherwise)
-
-
 def default_logs() -> list[Path]:
     """Return where Airflow's logs lie: its log folder, and what `airflow ... > standalone.log` made."""
-    home = expand("$AIRFLOW_HOME")
-    files = (path for end in ("log", "err", "out") for path in sorted(home.glob(f"*.{end}")))
-    return [expand(first("logging", "base_log_folder", "$AIRFLOW_HOME/logs")), *files]
+    home = glob.escape(str(expand("$AIRFLOW_HOME")))  # glob, not Path.glob(): it raises nothing
+    files = (path for end in ("log", "err", "out") for path in sorted(glob.glob(f"{home}/*.{end}")))
+    folder = next(iter(setting("logging", "base_log_folder").values()), "$AIRFLOW_HOME/logs")
+    return [expand(folder), *map(Path, files)]
 
 
 def health() -> Answer:
     """Return what Airflow's health page says, if Airflow runs."""
-    version = metadata.version("apache-airflow-core") or metadata.version("apache-airflow") or ""
-    if version.partition(".")[0] not in SERVERS:
-        return Answer(
-            f"no page: {f'Airflow {version} is not known' if version else 'Airflow is not installed here'}"
-        )
-    section, port, page = SERVERS[version.partition(".")[0]]
-    url = first(section, "base_url", f"http://localhost:{first(section, port, '8080')}").rstrip("/") + page
+    version = metadata.version("apache-airflow-core") or metadata.version("apache-airflow")
+    section, page = SERVERS.get(version.partition(".")[0], ("", ""))
+    if not page:
+        return Answer(f"no page is known of the Airflow installed here: {version or 'none'}")
+    url = next(iter(setting(section, "base_url").values()), "http://localhost:8080").rstrip("/") + page
     answers: list[Answer] = []
     # A socket's timeout starts anew with each byte, and looking up a name has none: a thread can be left behind.
     thread = threading.Thread(target=lambda: answers.append(_ask(url)), daemon=True)
@@ -82,33 +78,26 @@ def _ask(url: str) -> Answer:
     try:
         parts = urlsplit(url)
         kind = {"http": http.client.HTTPConnection, "https": http.client.HTTPSConnection}[parts.scheme]
-        connection = kind(parts.netloc, timeout=PATIENCE + 1)
-    except Exception:  # noqa: BLE001
-        return Answer(f"no page: base_url is no URL, in {url}")
-    try:
-        with contextlib.closing(connection):
+        with contextlib.closing(kind(parts.netloc, timeout=PATIENCE + 1)) as connection:
             connection.request("GET", parts.path)
             response = connection.getresponse()
             page = json.loads(response.read(2**16))
         sick = [name for name, part in page.items() if part["status"] == "unhealthy"]
     except OSError as error:
         return Answer(f"{url} could not be asked, so Airflow does not run there ({error})")
-    except Exception:  # noqa: BLE001  # neither HTTP nor a body need be what they should be
-        return _sick(url, "gave an answer that is not Airflow's")
+    except Exception as error:  # noqa: BLE001  # no address, answer or body need be what it should be
+        return _sick(url, f"gave no answer of Airflow's ({type(error).__name__}: {error})")
     if sick:
         return _sick(url, f"says that {' and '.join(sick)} is unhealthy")
-    return (
-        Answer(f"{url}: healthy")
-        if response.status == 200
-        else _sick(url, f"answered with status {response.status}")
-    )
+    if response.status != 200:
+        return _sick(url, f"answered with status {response.status}")
+    return Answer(f"{url}: healthy")
 
 
 def execution_api(logs: Logs) -> Answer:
     """Return whether the execution API refused workers, and where the secret is set that they must share."""
-    answer = Answer(looked_at(logs))
-    if not logs.refused:
-        return answer
+    if not (count := sum(sum(refused.values()) for refused in logs.refused.values())):
+        return Answer(looked_at(logs))
     values = setting("api_auth", "jwt_secret")
     places = [*values, *setting("api_auth", "jwt_secret_cmd"), *setting("api_auth", "jwt_secret_secret")]
     state = f"is set in {' and '.join(places)}; every component must see the same, and the same time of day"
@@ -116,14 +105,8 @@ def execution_api(logs: Logs) -> Answer:
         state = "is set nowhere, so every component makes up its own"
     elif len(set(values.values())) > 1:
         state = f"differs between {' and '.join(values)}"
-    count = sum(refused.before + refused.since + refused.undated for refused in logs.refused.values())
-    finding = Finding(
-        "warning",
-        f"{count} answer{'s' * (count != 1)} 401 of the execution API to workers; [api_auth] jwt_secret {state}",
-        "export AIRFLOW__API_AUTH__JWT_SECRET=... with one value for all components; compare their clocks",
-        tuple(f"apache/airflow/issues/{issue}" for issue in (49871, 51235, 47873)),
-        tuple(f"{program}: first at {refused.first}" for program, refused in logs.refused.items()),
-        {"count": count},
-    )
-    answer.findings.append(finding)
-    return answer
+    evidence = f"{count} answer{'s' * (count != 1)} 401 of the execution API to workers; [api_auth] jwt_secret {state}"
+    remedy = "export AIRFLOW__API_AUTH__JWT_SECRET=... with one value for all components; compare clocks"
+    sources = tuple(f"apache/airflow/issues/{issue}" for issue in (49871, 51235, 47873))
+    details = tuple(f"{program}: first at {refused.first}" for program, refused in logs.refused.items())
+    return Answer(looked_at(logs), [Finding("warning", evidence, remedy, sources, details, {"count": count})])

@@ -55,7 +55,9 @@ def crash_reports(
         except NotPython:
             why = "of another program"
         except (AttributeError, IndexError, KeyError, TypeError, ValueError, RecursionError) as error:
-            why = f"malformed or truncated: {type(error).__name__} {error}"
+            why = "of another program"
+            if path == place or PYTHON.search(path.name):
+                why = f"malformed or truncated: {type(error).__name__} {error}"
         read.append(Read(path, size, why))
     whole = sum(not file.skipped for file in read)
     skipped = Counter(file.skipped.partition(":")[0] for file in read if file.skipped)
@@ -80,13 +82,10 @@ def _finding(
     counts = {side: sum(its == side for _, its in found) for side in signs.SIDES}
     ours = cause.name == signs.SETPROCTITLE
     evidence = f"{len(found)} crash report{'s' * (len(found) > 1)} of {whose}"
-    evidence += (
-        f", in a forked child: the cause is {cause.name}"
-        if forked or ours
-        else (
-            f", in a process that had not forked: it died in {cause.name}, and fork has nothing to do with it"
-        )
-    )
+    if forked or ours:
+        evidence += f", {'in a forked child' * forked or 'not forked'}: the cause is {cause.name}"
+    else:
+        evidence += f", in a process that had not forked, so fork is not to blame: it died in {cause.name}"
     evidence += f" ({counts['since']} since the shim was installed, {counts['before']} before"
     evidence += f", {counts['undated']} undated)" if counts["undated"] else ")"
     remedy = cause.remedy or CONSOLE
@@ -94,7 +93,7 @@ def _finding(
         remedy = switch_on or "restart what may run since before the installation"
     elif forked:
         evidence += (
-            "; importing a native setproctitle can be behind it, as that starts system services in the parent"
+            "; importing a native setproctitle can be behind it: it starts system services in the parent"
         )
     if not counts["since"]:
         remedy = "nothing to do: none is known to be newer than the installation"
@@ -104,7 +103,14 @@ def _finding(
     if counts["since"] and whose != ANOTHERS and (forked or ours):
         severity = "error" if ours else "warning"
     data = {"cause": cause.name, "forked": forked, "whose": whose, "counts": counts}
-    return Finding(severity, evidence, remedy, cause.sources, tuple(str(path) for path, _ in found), data)
+    return Finding(
+        severity,
+        evidence,
+        remedy,
+        (cause.source,) if cause.source else (),
+        tuple(str(path) for path, _ in found),
+        data,
+    )
 
 
 class NotPython(Exception):
@@ -149,8 +155,5 @@ def _whose(path: object) -> str:
         return UNTOLD
     homes = [Path(home).resolve() for home in (sys.prefix, sys.base_prefix, sys.base_exec_prefix)]
     it = Path(path).resolve()
-    return (
-        OURS
-        if it == Path(sys.executable).resolve() or any(home in it.parents for home in homes)
-        else ANOTHERS
-    )
+    ours = it == Path(sys.executable).resolve() or any(home in it.parents for home in homes)
+    return OURS if ours else ANOTHERS

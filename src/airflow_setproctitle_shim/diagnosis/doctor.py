@@ -11,35 +11,33 @@ from pathlib import Path
 from .. import OFF, VARIABLE, setting
 from . import airflow_server, crash_reports, deaths, packages, state
 from .finding import Answer, Finding
-
-CRASH_REPORTS = "~/Library/Logs/DiagnosticReports"
+from .log_file import Logs
 
 
 @dataclass(frozen=True)
 class Facts:
-    """Where to look, whom to tell how far it is, and what was found there, looked for once."""
+    """Where to look (None: where Airflow and macOS have it), and what was found there, looked for once."""
 
-    logs_at: Path | None  # None for where Airflow has them
-    crash_reports_at: Path | None  # None for where macOS has them
-    progress: Callable[[str], None] = lambda _: None
+    logs_at: Path | None
+    crash_reports_at: Path | None
 
     @functools.cached_property
-    def logs(self) -> deaths.Logs:
+    def logs(self) -> Logs:
         places = [self.logs_at] if self.logs_at else airflow_server.default_logs()
-        return deaths.read(places, state.installed_at(), self.progress)
+        return deaths.read(places, state.installed_at(), lambda _: None)
 
     @functools.cached_property
     def packages(self) -> list[packages.Package]:
         return packages.installed()
 
-    def crash_reports(self) -> Answer:
-        place = self.crash_reports_at or Path(os.path.expanduser(CRASH_REPORTS))
-        return crash_reports.crash_reports(place, state.installed_at(), self.progress, self.remedy())
-
     def remedy(self) -> str:
         """What to do about deaths since the installation: "" if the shim is on."""
         _, off = state.state()
         return off.remedy if off else f"unset {VARIABLE}" if setting() in OFF else ""
+
+    def crash_reports(self) -> Answer:
+        place = self.crash_reports_at or Path(os.path.expanduser("~/Library/Logs/DiagnosticReports"))
+        return crash_reports.crash_reports(place, state.installed_at(), lambda _: None, self.remedy())
 
 
 # What each check asks, and how it is made: each takes only what it uses.
@@ -47,10 +45,7 @@ CHECKS: dict[str, tuple[str, Callable[[Facts], Answer]]] = {
     "startup": ("is the shim on, and if not, why not?", lambda _: state.startup()),
     "used-by": ("who calls setproctitle here?", lambda facts: packages.used_by(facts.packages)),
     "crash-reports": ("what do macOS's crash reports of Python say?", Facts.crash_reports),
-    "crashes": (
-        "do logs tell of killed processes?",
-        lambda facts: deaths.crashes(facts.logs, facts.remedy()),
-    ),
+    "crashes": ("do logs tell of deaths?", lambda facts: deaths.crashes(facts.logs, facts.remedy())),
     "edited": ("were files of Airflow edited by hand?", lambda facts: packages.edited(facts.packages)),
     "removed": ("was setproctitle deleted by hand?", lambda facts: packages.removed(facts.packages)),
     "health": ("what does Airflow's health page say?", lambda _: airflow_server.health()),
@@ -62,7 +57,6 @@ def diagnose(facts: Facts, names: Iterable[str]) -> dict[str, Answer]:
     """Return the answers of the checks named. A check that fails is a finding."""
     answers = {}
     for name in names:
-        facts.progress(f"checking {name}")
         try:
             answers[name] = CHECKS[name][1](facts)
         except Exception as error:  # noqa: BLE001  # the other checks' findings must still be shown

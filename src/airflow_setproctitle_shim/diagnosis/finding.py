@@ -10,11 +10,11 @@ SEVERITIES = ("error", "warning", "note")  # processes can die; look at it; good
 
 @dataclass(frozen=True)
 class Finding:
-    """Something worth knowing: how it shows, and what mends it."""
+    """Something worth knowing: how it shows, in a sentence, and what mends it, by a command where there is one."""
 
-    severity: str  # of SEVERITIES
-    evidence: str  # a sentence
-    remedy: str  # a command where there is one
+    severity: str
+    evidence: str
+    remedy: str
     sources: tuple[str, ...] = ()  # paths on github.com
     details: tuple[str, ...] = ()  # file:line, counts, paths
     data: dict[str, object] = field(default_factory=dict)  # more keys for JSON
@@ -22,11 +22,11 @@ class Finding:
 
 @dataclass(frozen=True)
 class Read:
-    """A file that was to be read, and how much of it was."""
+    """A file that was to be read, how much of it was, and why not all of it."""
 
     path: Path
     bytes: int
-    skipped: str = ""  # why it was not read, or not to its end; "" if it was
+    skipped: str = ""
 
 
 @dataclass

@@ -6,28 +6,23 @@ import base64
 import contextlib
 import csv
 import hashlib
-import stat
 from pathlib import Path
 
 from importlib_metadata import Distribution
-
-READABLE = 64 * 2**20  # bytes; no source file is larger
 
 
 def installed(name: str) -> Distribution | None:
     """Return the installed distribution of that name, or None."""
     with contextlib.suppress(Exception):
-        found: Distribution = Distribution.from_name(name)
-        return found
+        return Distribution.from_name(name)  # type: ignore[no-any-return]  # it is not typed
     return None
 
 
-def version(name: str) -> str | None:
-    """Return an installed distribution's version, "?" if it tells none; None if it is not installed."""
-    dist = installed(name)
+def version(name: str) -> str:
+    """Return an installed distribution's version, "" if there is none."""
     with contextlib.suppress(Exception):
-        return str(dist.version or "?") if dist else None
-    return "?"
+        return str(Distribution.from_name(name).version or "")
+    return ""
 
 
 def recorded(dist: Distribution) -> dict[str, str]:
@@ -48,8 +43,7 @@ def is_intact(path: Path, digest: str) -> bool:
 
 
 def read(path: Path) -> bytes:
-    """Return a regular file's content. Raises OSError for anything else, so that no FIFO blocks us."""
-    info = path.stat()
-    if not stat.S_ISREG(info.st_mode) or info.st_size > READABLE:
+    """Return a file's content. Raises OSError for a FIFO, a device, and what is too large to be a source file."""
+    if not path.is_file() or path.stat().st_size > 2**26:
         raise OSError(f"{path} is no regular file of a size that can be read")
     return path.read_bytes()

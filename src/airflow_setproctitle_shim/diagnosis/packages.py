@@ -19,8 +19,7 @@ from .finding import Answer, Finding
 from .state import reinstall
 
 CALLS, GUARDS = "calls it", "keeps it from macOS itself"
-# Who is known to import setproctitle, and what that comes to on macOS from which version on. Most of them import it
-# where it is installed, and do not require it.
+# Who is known to import setproctitle, most of them where it is installed, and from which version on what comes of it.
 KNOWN = {
     "apache-airflow": (("0", CALLS), ("3", "")),
     "apache-airflow-core": (("0", CALLS), ("3.1", GUARDS)),
@@ -41,9 +40,9 @@ PATCH = re.compile(rb"from setproctitle import setproctitle\s+except ImportError
 
 
 class Package(NamedTuple):
-    """An installed distribution."""
+    """An installed distribution, by its normalised name."""
 
-    name: str  # normalised
+    name: str
     version: str
     requires: bool  # setproctitle
     distribution: Distribution
@@ -64,12 +63,12 @@ def installed() -> list[Package]:
 
 
 def users(packages: Sequence[Package]) -> dict[str, str]:
-    """Return name and version of those that import setproctitle, and what that comes to on macOS."""
+    """Return name and version of those that import setproctitle, callers first, and what comes of it on macOS."""
     found = {}
-    for package in packages:
-        for since, what in KNOWN.get(package.name, (("0", CALLS),) if package.requires else ()):
-            if _release(package.version) >= _release(since):
-                found[f"{package.name} {package.version}"] = what
+    for name, version, requires, _ in packages:
+        for since, what in KNOWN.get(name, (("0", CALLS),) if requires else ()):
+            if _release(version) >= _release(since):
+                found[f"{name} {version}"] = what
     return {name: what for name, what in sorted(found.items(), key=lambda item: item[1] != CALLS) if what}
 
 
@@ -81,66 +80,48 @@ def is_there() -> bool:
     """Return whether the native setproctitle is installed, files and all."""
     # Not importlib's find_spec(): while the shim is on, that finds the shim's module.
     spec = PathFinder.find_spec("setproctitle")
-    return bool(metadata.installed("setproctitle") and spec and spec.origin)
-
-
-def told(packages: Sequence[Package]) -> str:
-    """Return in words who uses setproctitle."""
-    return ", ".join(f"{name} {what}" for name, what in users(packages).items()) or "nobody known"
+    return bool(metadata.version("setproctitle") and spec and spec.origin)
 
 
 def used_by(packages: Sequence[Package]) -> Answer:
     """Return who calls setproctitle here, as far as metadata and a list of known programs tell."""
     found = users(packages)
-    answer = Answer(f"{len(packages)} installed distributions; setproctitle: {told(packages)}")
-    evidence, remedy, severity = "", "nothing to do: the shim is not needed for them", "note"
+    told = ", ".join(f"{name} {what}" for name, what in found.items())
+    answer = Answer(told or f"none of {len(packages)} installed distributions is known to")
+    severity, remedy = "note", "nothing to do: the shim is not needed for them"
     if not found:
         evidence = "nothing installed here uses setproctitle: is this the environment your workers run in?"
         remedy = "run this with the Python that runs your workers"
-        if (
-            is_active() or sys.platform == "darwin"
-        ) and not is_there():  # else it may be for the user's own code
+        # Where it is installed all the same, it may be for the user's own code.
+        if not is_there() and (is_active() or sys.platform == "darwin"):
             severity = "warning"
     elif CALLS not in found.values():
-        evidence = f"nothing installed here calls setproctitle on macOS: {told(packages)}"
+        evidence = f"nothing installed here calls setproctitle on macOS: {told}"
     elif not is_there() and not any(package.requires for package in packages):
-        evidence = (
-            f"setproctitle is not installed, and does not need to be: {told(packages)} only where it is"
-        )
-    if evidence:
-        answer.findings.append(Finding(severity, evidence, remedy))
+        evidence = f"setproctitle is not installed, and does not need to be: {told} only where it is"
+    else:
+        return answer
+    answer.findings.append(Finding(severity, evidence, remedy))
     return answer
 
 
 def edited(packages: Sequence[Package]) -> Answer:
     """Return which of Airflow's Python files do not have the hash in RECORD."""
     answer, number = Answer(""), 0
-    for package in packages:
-        if package.name.startswith("apache-airflow"):
-            record = metadata.recorded(package.distribution)
-            files = {
-                Path(str(package.distribution.locate_file(name))): name
-                for name in record
-                if name.endswith(".py")
-            }
-            changed = [
-                path
-                for path, name in files.items()
-                if not metadata.is_intact(path, record[name]) and path.is_file()
-            ]
-            number += len(files)
-            if changed:
-                evidence = f"{_files(len(changed))} of {package.name} {package.version}, edited by hand"
-                if patched := sum(bool(PATCH.search(metadata.read(path))) for path in changed):
-                    evidence += f"; {patched} to make setproctitle optional, which the shim makes needless"
-                remedy = reinstall(f"{package.name}=={package.version}")
-                answer.findings.append(Finding("warning", evidence, remedy, details=tuple(map(str, changed))))
-    answer.looked_at = f"{_files(number)} of Airflow, by the hashes in RECORD"
+    for name, version, _, dist in packages:
+        record = metadata.recorded(dist) if name.startswith("apache-airflow") else {}
+        files = [(Path(str(dist.locate_file(file))), record[file]) for file in record if file.endswith(".py")]
+        number += len(files)
+        if changed := [
+            path for path, digest in files if path.is_file() and not metadata.is_intact(path, digest)
+        ]:
+            evidence = f"{len(changed)} file{'s' * (len(changed) > 1)} of {name} {version}, edited by hand"
+            if patched := sum(bool(PATCH.search(metadata.read(path))) for path in changed):
+                evidence += f"; {patched} to make setproctitle optional, which the shim makes needless"
+            remedy = reinstall(f"{name}=={version}")
+            answer.findings.append(Finding("warning", evidence, remedy, details=tuple(map(str, changed))))
+    answer.looked_at = f"Airflow's Python files, by the hashes in RECORD: {number}"
     return answer
-
-
-def _files(number: int) -> str:
-    return f"{number} file{'s' * (number != 1)}"
 
 
 def removed(packages: Sequence[Package]) -> Answer:
@@ -148,7 +129,7 @@ def removed(packages: Sequence[Package]) -> Answer:
     needy = tuple(f"{package.name} {package.version}" for package in packages if package.requires)
     answer = Answer(f"setproctitle's files; required by {', '.join(needy) or 'nobody'}")
     if needy and not is_there():
-        state = "lacks files" if metadata.installed("setproctitle") else "is not installed"
+        state = "lacks files" if metadata.version("setproctitle") else "is not installed"
         evidence = f"setproctitle {state}, though {needy[0]} requires it; with the shim it is safe to have"
         answer.findings.append(Finding("warning", evidence, reinstall("setproctitle"), details=needy))
     return answer

@@ -9,8 +9,8 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,7 @@ from .state import COMMAND, DISTRIBUTION, install, site_directories, startup_fil
 
 STAND_IN = Path(__file__).parent.parent / "stand_in"
 METHODS = ("fork", "forkserver")
-AT_ONCE = 20
-CHILD = f"{__package__}.probe_child"  # Not imported here: it loads multiprocessing.
+AT_ONCE = 20  # children
 
 
 class ProbeError(Exception):
@@ -35,63 +34,37 @@ class Run:
     setting: str  # of AIRFLOW_SETPROCTITLE_SHIM
     children: int
     served: bool  # `import setproctitle` gave the shim's module
+    startup_file: bool  # the one that is installed was run, as site would
     ends: dict[str, int]  # "ok", a signal's name, "hung" or "exit N" -> how many
-    listing: list[str] = field(default_factory=list)  # lines of ps, in titles mode
-    frames: list[str] = field(default_factory=list)  # the first crash's Python frames, innermost first
-    said: str = ""  # the last line on stderr
+    listing: list[str]  # lines of ps, in titles mode
 
     @property
     def lost(self) -> int:
         """How many children died by a signal."""
         return sum(count for end, count in self.ends.items() if end.startswith("SIG"))
 
-    @property
-    def odd(self) -> int:
-        """How many ended otherwise than well or by a signal, which tells nothing of the shim."""
-        return self.children - self.lost - self.ends.get("ok", 0)
 
-
-@dataclass(frozen=True)
-class Settings:
-    """What the probe is to do. `simulate`: with the stand-in, and the startup file run as if this were macOS."""
-
-    children: int
-    timeout: float  # seconds, for each batch of children
-    method: str  # of METHODS
-    threads: int  # that run while the children are started
-    titles: bool  # read the titles back with ps
-    simulate: bool
-
-    @property
-    def startup_file(self) -> str | None:
-        """The installed startup file, if it must and can be run by hand: where site would run it."""
-        path, _ = (startup_file() if self.simulate else None) or (None, [])
-        return str(path) if path and path.parent.resolve() in site_directories() else None
-
-
-def probe(settings: Settings, progress: Callable[[str], None] = lambda _: None) -> tuple[Run, Run]:
-    """Return the runs without and with the shim. Raises ProbeError if something is missing or fails."""
-    if settings.titles and shutil.which("ps") is None:
+def probe(
+    children: int, timeout: float, method: str, threads: int, titles: bool, simulate: bool
+) -> tuple[Run, Run]:
+    """Return the runs without and with the shim. `timeout`: seconds for 20 children; `method`: of METHODS; `threads`:
+    how many run meanwhile; `titles`: read them back with ps; `simulate`: with the stand-in, the startup file run as if
+    this were macOS. Raises ProbeError if something is missing or fails."""
+    if titles and shutil.which("ps") is None:
         raise ProbeError("there is no `ps` here to read titles with; install it, or leave out --titles")
-    if settings.titles and metadata.installed("processtitle") is None:
+    if titles and not metadata.version("processtitle"):
         needed = install(f"'{DISTRIBUTION}[titles]'")
         raise ProbeError(f"processtitle is not installed here; try: {needed}")
-    if not settings.simulate and metadata.installed("setproctitle") is None:
+    if not simulate and not metadata.version("setproctitle"):
         raise ProbeError("setproctitle is not installed here; try: probe --simulate")
-    progress(f"{settings.children} children without the shim")
-    off = run("off", settings)
-    progress(f"{settings.children} children with the shim")
-    return off, run("titles" if settings.titles else "auto", settings)
+    given = {"timeout": timeout, "method": method, "threads": threads, "titles": titles, "simulate": simulate}
+    return run("off", children, given), run("titles" if titles else "auto", children, given)
 
 
 def verdict(off: Run, on: Run) -> tuple[bool, str]:
     """Return whether the shim is on and every child lived, and what the two runs show."""
-    if odd := off.odd + on.odd:
-        said = f" ({on.said or off.said})" if on.said or off.said else ""
-        return (
-            False,
-            f"The probe failed: {odd} ended neither well nor by a signal, which is not the shim's business{said}.",
-        )
+    if odd := sum(run.children - run.lost - run.ends.get("ok", 0) for run in (off, on)):
+        return False, f"The probe failed: {odd} ended neither well nor by a signal, so not by setproctitle."
     if not on.served:
         return False, f"The shim is not on here. See why: {COMMAND} status"
     if on.lost:
@@ -101,56 +74,44 @@ def verdict(off: Run, on: Run) -> tuple[bool, str]:
     return True, "No child died, with or without the shim: this run proves nothing."
 
 
-def run(setting: str, settings: Settings) -> Run:
-    """Return how the children ended with AIRFLOW_SETPROCTITLE_SHIM at `setting`."""
-    given = json.dumps({**asdict(settings), "startup_file": settings.startup_file, "at_once": AT_ONCE})
+def run(setting: str, children: int, settings: dict[str, Any]) -> Run:
+    """Return how the children ended with AIRFLOW_SETPROCTITLE_SHIM at `setting`; the settings are probe()'s."""
+    path, _ = startup_file()
+    file = str(path) if settings["simulate"] and path and path.parent.resolve() in site_directories() else ""
+    given = {**settings, "file": file, "children": children, "at_once": AT_ONCE}
     # Modules in the working directory are not found, as those of an installed program's users are not.
     paths = [os.path.abspath(path) for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
-    path = os.pathsep.join([str(STAND_IN)] * settings.simulate + paths)
-    patience = 30 + 2 * settings.timeout * -(-settings.children // AT_ONCE)
-    with _interpreter(
-        {**os.environ, VARIABLE: setting, f"{VARIABLE}_PROBE": given, "PYTHONPATH": path}
-    ) as process:
+    environ = {**os.environ, VARIABLE: setting, f"{VARIABLE}_PROBE": json.dumps(given)}
+    environ["PYTHONPATH"] = os.pathsep.join([str(STAND_IN)] * settings["simulate"] + paths)
+    patience = 30 + 2 * settings["timeout"] * -(-children // AT_ONCE)
+    with _interpreter(environ) as process:
         try:
-            output, errors = process.communicate(timeout=patience)
+            output, _ = process.communicate(timeout=patience)
         except subprocess.TimeoutExpired:
             raise ProbeError(f"the interpreter that forks the children hung for {patience:g} s") from None
-    said = errors.strip().rpartition("\n")[2]
     if process.returncode:
-        raise ProbeError(f"the interpreter that forks the children failed: {said or process.returncode}")
-    return Run(setting, settings.children, said=said, **json.loads(output.splitlines()[-1]))
+        raise ProbeError("the interpreter that forks the children failed; what it said stands above")
+    *listing, result = output.splitlines()
+    tested = bool(file) or not settings["simulate"]
+    return Run(setting, children, startup_file=tested, listing=listing, **json.loads(result))
 
 
 @contextlib.contextmanager
 def _interpreter(environ: dict[str, str]) -> Iterator[subprocess.Popen[str]]:
-    """Start the interpreter that forks the children, and leave no process of its session behind.
-
-    It ends itself and its children once its standard input ends, which it does however this process ends.
-    """
-
-    def leave(number: int, _: object) -> None:
-        raise SystemExit(128 + number)
-
-    caught = [n for n in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) is signal.SIG_DFL]
-    for number in caught:
-        signal.signal(number, leave)
+    """Start the interpreter that forks the children, and leave no process of its session behind. It ends itself and
+    its children once its standard input ends, which it does however this process ends."""
     theirs, ours = os.pipe()
-    command = [sys.executable, "-m", CHILD]
-    pipes: dict[str, Any] = {"stdin": theirs, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    try:
-        # In a session of its own: Ctrl-C reaches this process only.
-        with subprocess.Popen(
-            command, env=environ, cwd=os.path.abspath(os.sep), text=True, start_new_session=True, **pipes
-        ) as process:
-            os.close(theirs)
-            try:
-                yield process
-            finally:
-                os.close(ours)
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    process.wait(5)
-                with contextlib.suppress(ProcessLookupError, PermissionError):  # Nobody is left.
-                    os.killpg(process.pid, signal.SIGKILL)
-    finally:
-        for number in caught:
-            signal.signal(number, signal.SIG_DFL)
+    command = [sys.executable, "-W", "ignore", "-m", f"{__package__}.probe_child"]
+    # In a session of its own: Ctrl-C reaches this process only.
+    where: dict[str, Any] = {"env": environ, "cwd": os.path.abspath(os.sep), "start_new_session": True}
+    process = subprocess.Popen(command, stdin=theirs, stdout=subprocess.PIPE, text=True, **where)
+    os.close(theirs)
+    with process:
+        try:
+            yield process
+        finally:
+            os.close(ours)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(2)
+            with contextlib.suppress(ProcessLookupError, PermissionError):  # Nobody is left.
+                os.killpg(process.pid, signal.SIGKILL)

@@ -7,7 +7,6 @@ the same way. Without the variable the import does nothing. It writes no file, a
 from __future__ import annotations
 
 import collections
-import faulthandler
 import json
 import multiprocessing
 import os
@@ -17,7 +16,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterable
 from multiprocessing.connection import wait
 from typing import Any
 
@@ -32,8 +30,8 @@ def prepare() -> bool:
     if SETTINGS["simulate"]:
         here, sys.platform = sys.platform, "darwin"
         try:
-            if SETTINGS["startup_file"]:
-                site.addpackage(*os.path.split(SETTINGS["startup_file"]), set())
+            if SETTINGS["file"]:
+                site.addpackage(*os.path.split(SETTINGS["file"]), set())
             else:
                 startup()
         finally:
@@ -45,91 +43,57 @@ def prepare() -> bool:
     return is_ours(setproctitle)
 
 
-def child(title: str, pipe: Any) -> None:
-    """Set a title as a worker does. In titles mode, stay until the titles have been read from outside."""
-    faulthandler.enable(pipe.fileno(), all_threads=False)
+def child(title: str) -> None:
+    """Set a title as a worker does; in titles mode print what `ps` sees of this process."""
     from setproctitle import getproctitle, setproctitle
 
     setproctitle(title)
     assert getproctitle() == title
     if SETTINGS["titles"]:
-        os.write(pipe.fileno(), b"titled\n")
-        pipe.poll(SETTINGS["timeout"])
+        subprocess.run(["ps", "-o", "pid=,args=", "-p", str(os.getpid())], check=True)
 
 
-def run() -> dict[str, Any]:
-    """Start the children, a batch at a time; return how they ended, and what else was seen of them."""
+def ends(numbers: range) -> list[str]:
+    """Start a child for each number; return how they ended: "ok", "hung", a signal's name, or "exit N"."""
     context: Any = multiprocessing.get_context(SETTINGS["method"])
     if SETTINGS["method"] == "forkserver":
         context.set_forkserver_preload([__spec__.name])
-    ends: collections.Counter[str] = collections.Counter()
-    listing: list[str] = []
-    frames: list[str] = []
-    numbers = range(1, SETTINGS["children"] + 1)
-    for first in range(0, len(numbers), SETTINGS["at_once"]):
-        pipes = {}
-        for number in numbers[first : first + SETTINGS["at_once"]]:
-            ours, theirs = context.Pipe()
-            process = context.Process(target=child, args=(f"probe: worker {number}", theirs))
-            process.start()
-            pipes[process] = ours, theirs  # Both kept: writing to a dead child must not fail.
-        if SETTINGS["titles"]:
-            listing += _listing(pipes)
-        deadline = time.monotonic() + SETTINGS["timeout"]
-        alive = {process.sentinel: process for process in pipes}
-        while alive and (ended := _first(alive, deadline)):
-            for sentinel in ended:
-                alive.pop(sentinel).join()
-        for process, (ours, _) in pipes.items():
-            ends[_end(process)] += 1
-            if not frames and ours.poll():
-                text = os.read(ours.fileno(), 2**16).decode(errors="replace")
-                frames = [line.strip() for line in text.splitlines() if line.startswith("  File ")]
-    return {"ends": ends, "listing": listing, "frames": frames}
-
-
-def _first(waited: Iterable[Any], deadline: float) -> set[Any]:
-    """Return those that are ready first; none once the deadline has passed. Ends this process if its input ends."""
-    ready = set(wait([STDIN, *waited], max(0, deadline - time.monotonic())))
-    if STDIN in ready:
-        raise SystemExit("the probe has ended")
-    return ready
-
-
-def _listing(pipes: dict[Any, Any]) -> list[str]:
-    """Wait until each child has its title or is dead; return what `ps` shows of them: pid and title."""
+    children = [context.Process(target=child, args=(f"probe: worker {number}",)) for number in numbers]
+    for process in children:
+        process.start()
     deadline = time.monotonic() + SETTINGS["timeout"]
-    titled = []
-    for process, (ours, _) in pipes.items():
-        if ours in _first({ours, process.sentinel}, deadline) and os.read(ours.fileno(), 7) == b"titled\n":
-            titled.append(str(process.pid))
-    command = ["ps", "-o", "pid=,args=", "-p", ",".join(titled)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False) if titled else None
-    for ours, _ in pipes.values():
-        os.write(ours.fileno(), b"read\n")
-    return done.stdout.splitlines() if done else []
+    alive = {process.sentinel: process for process in children}
+    while alive and (ready := wait([STDIN, *alive], max(0, deadline - time.monotonic()))):
+        if STDIN in ready:
+            raise SystemExit("the probe has ended")
+        for sentinel in ready:
+            alive.pop(sentinel).join()
+    return ["hung" if process in alive.values() else end(process.exitcode) for process in children]
 
 
-def _end(process: Any) -> str:
-    """Return how a process ended: "ok", "hung" (it is killed then), a signal's name, or "exit N"."""
-    code = process.exitcode
-    if code is None:
-        process.kill()
-        process.join()
-        return "hung"
-    if code < 0:
-        return signal.Signals(-code).name
-    return f"exit {code}" if code else "ok"
+def end(code: int) -> str:
+    """Return an exit status in a word."""
+    return signal.Signals(-code).name if code < 0 else f"exit {code}" if code else "ok"
 
 
 def main() -> None:
-    """Run the children and print the result as JSON."""
-    served = prepare()
+    """Run the children, a batch at a time, and print the result as JSON."""
+    result: collections.Counter[str] = collections.Counter()
     try:
-        print(json.dumps({"served": served, **run()}))
+        served = prepare()
+        for first in range(1, SETTINGS["children"] + 1, SETTINGS["at_once"]):
+            result.update(ends(range(first, min(first + SETTINGS["at_once"], SETTINGS["children"] + 1))))
+            kill()
+        print(json.dumps({"served": served, "ends": result}))
     finally:
-        for process in multiprocessing.active_children():
-            process.kill()
+        kill()
+
+
+def kill() -> None:
+    """Kill the children that are left."""
+    for process in multiprocessing.active_children():
+        process.kill()
+        process.join()
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
 
-from .. import OFF, REPLACEMENT, VARIABLE, is_active, setting
+from .. import OFF, REPLACEMENT, VARIABLE, finder, is_active, setting
 from . import metadata
 from .finding import Answer, Finding
 
@@ -24,16 +24,11 @@ STARTUP_FILE = f"{PACKAGE}.pth"
 FORK_SAFETY = "OBJC_DISABLE_INITIALIZE_FORK_SAFETY"
 PYTHON = shlex.quote(sys.executable or "python")
 COMMAND = f"{PYTHON} -m {PACKAGE}"
-Record = dict[str, str]  # path -> hash
 
 
 def install(arguments: str) -> str:
     """Return the command that installs into this environment, which may have been made by uv and have no pip."""
-    return (
-        f"{PYTHON} -m pip install {arguments}"
-        if spec("pip")
-        else f"uv pip install --python {PYTHON} {arguments}"
-    )
+    return f"{f'{PYTHON} -m pip install' if spec('pip') else f'uv pip install --python {PYTHON}'} {arguments}"
 
 
 def reinstall(requirement: str = DISTRIBUTION) -> str:
@@ -51,10 +46,11 @@ def sitecustomize(directory: Path) -> str:
 
 def unhide(path: Path) -> str:
     """Return what makes the file visible, and what lasts: a sitecustomize.py is imported though it is hidden."""
-    remedy = f"chflags -R nohidden {shlex.quote(sys.prefix)}"
-    if PathFinder.find_spec("sitecustomize"):  # It may come first.
-        return remedy
-    return f"{remedy}  # macOS may hide it again; for good: {sitecustomize(path.parent)}"
+    first = PathFinder.find_spec("sitecustomize") is None  # Another one would come before it.
+    return (
+        f"chflags -R nohidden {shlex.quote(sys.prefix)}"
+        + first * f"  # or, for good: {sitecustomize(path.parent)}"
+    )
 
 
 def is_hidden(path: Path) -> bool:
@@ -81,30 +77,29 @@ FLAWS: Any = (
     (lambda path, _: path.parent.resolve() not in site_directories(),
      "not where site looks", "{} lies where site does not look for startup files",
      lambda path: sitecustomize(path.parent)),
-    (lambda path, record: path.exists() and not metadata.is_intact(path, record.get(STARTUP_FILE, "")),
+    (lambda path, digest: path.exists() and digest and not metadata.is_intact(path, digest),
      "not as installed", "{} is not the file that was installed", lambda _: reinstall()),
-    (lambda path, record: STARTUP_FILE not in record,
+    (lambda path, digest: digest is None,
      "not in RECORD", "{} is not in RECORD, so nobody can tell whether it is the file installed",
      lambda _: reinstall()),
 )  # fmt: skip
 
 
-def startup_file() -> tuple[Path, list[Any]] | None:
-    """Return the startup file's path and the rows of FLAWS that are true of it; None without metadata."""
+def startup_file() -> tuple[Path | None, list[Any]]:
+    """Return the startup file's path, None without metadata, and the rows of FLAWS that are true of it."""
     if (dist := metadata.installed(DISTRIBUTION)) is None:
-        return None
-    path, record = Path(str(dist.locate_file(STARTUP_FILE))), metadata.recorded(dist)
-    return path, [flaw for flaw in FLAWS if flaw[0](path, record)]
+        return None, []
+    path, digest = Path(str(dist.locate_file(STARTUP_FILE))), metadata.recorded(dist).get(STARTUP_FILE)
+    return path, [flaw for flaw in FLAWS if flaw[0](path, digest)]
 
 
 def startup_file_skipped() -> Finding | None:
     """Return why site did not run the startup file, or None if it should have."""
-    if (file := startup_file()) is None:
+    path, flaws = startup_file()
+    if path is None:
         return Finding("error", f"{DISTRIBUTION} is importable but not installed", reinstall())
-    path, flaws = file
     for _, _, sentence, remedy in flaws:
-        source = "python/cpython/issues/113659"
-        return Finding("error", sentence.format(path), remedy(path), (source,))
+        return Finding("error", sentence.format(path), remedy(path), ("python/cpython/issues/113659",))
     return None
 
 
@@ -122,27 +117,24 @@ def state() -> tuple[str, Finding | None]:
         evidence = f"the shim is off, because {VARIABLE} is {os.environ[VARIABLE]!r}"
         return evidence, Finding("note", evidence, f"unset {VARIABLE}")
     evidence = "the shim is off though its startup file is in order: something switched it off again"
-    finding = startup_file_skipped() or Finding(
+    wrong = startup_file_skipped() or Finding(
         "error", evidence, f"{PYTHON} -v -c pass 2>&1 | grep -i -e shim -e pth"
     )
-    return finding.evidence, finding
+    return wrong.evidence, wrong
 
 
 def startup() -> Answer:
     """Return what is wrong with the shim in this interpreter, and what else matters after a fork on macOS."""
-    why, finding = state()
-    answer = Answer(
-        f"{'on' if is_active() else 'off'} in this interpreter: {why}", [finding] if finding else []
-    )
-    if sys.platform == "darwin":
-        answer.looked_at += f"; NO_PROXY, {FORK_SAFETY}"
-        if os.environ.get("NO_PROXY", os.environ.get("no_proxy")) != "*":
-            evidence = "NO_PROXY is not '*': HTTP requests of forked processes may die in _scproxy"
-            note = Finding("note", evidence, "export NO_PROXY='*'", ("python/cpython/issues/58037",))
-            answer.findings.append(note)
-        if os.environ.get(FORK_SAFETY):
-            evidence = f"{FORK_SAFETY} hides aborts of Objective-C, not setproctitle's crash"
-            answer.findings.append(Finding("note", evidence, "leave it; the shim does not need it"))
+    why, wrong = state()
+    answer = Answer(f"{'on' if is_active() else 'off'}: {why}", [wrong] if wrong else [])
+    if sys.platform == "darwin" and os.environ.get("NO_PROXY", os.environ.get("no_proxy")) != "*":
+        evidence = "NO_PROXY is not '*': HTTP requests of forked processes may die in _scproxy"
+        answer.findings.append(
+            Finding("note", evidence, "export NO_PROXY='*'", ("python/cpython/issues/58037",))
+        )
+    if sys.platform == "darwin" and os.environ.get(FORK_SAFETY):
+        evidence = f"{FORK_SAFETY} hides aborts of Objective-C, not setproctitle's crash"
+        answer.findings.append(Finding("note", evidence, "leave it; the shim does not need it"))
     return answer
 
 
@@ -155,56 +147,41 @@ def installed_at() -> float:
 
 def facts() -> dict[str, str]:
     """Return what concerns the shim in this interpreter, in words."""
-    ours = [PACKAGE in (getattr(f, "__module__", ""), getattr(f, "__name__", "")) for f in sys.meta_path]
-    before = ", ".join(map(_name, sys.meta_path[: ours.index(True)])) if True in ours else ""
-    path, flaws = startup_file() or ("unknown, as there is no metadata", [])
-    value, version = os.environ.get(VARIABLE), metadata.version("setproctitle")
-    danger = "crashes after fork on macOS" if unsafe_on_macos(version or "") else "safe on macOS"
-    titles = f"remembered, not shown; {VARIABLE}=titles shows them"
-    if setting() == "titles":
-        shown = metadata.version("processtitle")
-        needed = install(f"'{DISTRIBUTION}[titles]'")
-        titles = f"shown in ps by processtitle {shown}" if shown else f"not shown: needs {needed}"
+    before = [name(it) for it in sys.meta_path[: sys.meta_path.index(finder)]] if is_active() else []
+    path, flaws = startup_file()
+    version, shown = metadata.version("setproctitle"), metadata.version("processtitle")
+    unsafe = [int(number) for number in re.findall(r"\d+", version)[:2]] >= [1, 3]  # py-setproctitle #113
+    by = f"shown in ps by processtitle {shown}" if shown else "not shown, as processtitle is not installed"
+    native = (
+        f"{version} ({'crashes after fork' if unsafe else 'safe'} on macOS)" if version else "not installed"
+    )
+    state = ", ".join(flaw[1] for flaw in flaws) or "in order"
     return {
         "platform": sys.platform,
-        "variable": f"{VARIABLE} is {'not set' if value is None else repr(value)}",
+        "variable": f"{VARIABLE} is {os.environ.get(VARIABLE, 'not set')}",
         "python": f"{sys.version.split()[0]}  {sys.executable}",
-        "startup file": f"{path}: {', '.join(flaw[1] for flaw in flaws) or 'in order'}",
-        "finder": f"on sys.meta_path, before it: {before or 'none'}"
-        if True in ours
-        else "not on sys.meta_path",
-        "setproctitle": f"{version} ({danger})" if version else "not installed",
-        "titles": titles,
+        "startup file": f"{path}: {state}" if path else "not installed",
+        "finder": f"before it: {', '.join(before) or 'none'}" if is_active() else "not on sys.meta_path",
+        "setproctitle": native,
+        "titles": by if setting() == "titles" else f"remembered, not shown; {VARIABLE}=titles shows them",
         "import runs": origin_of_setproctitle() or "nothing: setproctitle cannot be imported",
     }
 
 
-def unsafe_on_macos(version: str) -> bool:
-    """Return whether this setproctitle crashes after fork on macOS: 1.3.0 and later (py-setproctitle #113)."""
-    return [int(number) for number in re.findall(r"\d+", version)[:2]] >= [1, 3]
-
-
-def short(text: str) -> str:
-    """Return the text with the paths below site-packages relative to it."""
-    for directory in site_directories():
-        text = text.replace(f"{directory}{os.sep}", "")
-    return text
-
-
-def _name(finder: object) -> str:
-    named: Any = finder if hasattr(finder, "__name__") else type(finder)
+def name(finder: Any) -> str:
+    """Return a finder's name with its module's."""
+    named = finder if hasattr(finder, "__name__") else type(finder)
     return f"{getattr(named, '__module__', '')}.{named.__name__}".lstrip(".")
 
 
 def origin_of_setproctitle() -> str | None:
     """Return the file that `import setproctitle` runs in this interpreter, or None if there is none."""
-    found = spec("setproctitle")
-    return found.origin if found else None
+    return getattr(spec("setproctitle"), "origin", None)
 
 
-def spec(name: str) -> Any:
+def spec(module: str) -> Any:
     """Return a module's spec, or None: somebody else's finder may raise anything."""
     try:
-        return importlib.util.find_spec(name)
+        return importlib.util.find_spec(module)
     except Exception:  # noqa: BLE001
         return None

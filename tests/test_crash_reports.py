@@ -1,0 +1,281 @@
+"""What macOS's crash reports tell: the cause, whether the process had forked, whose it was, and when."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from airflow_setproctitle_shim.diagnosis import crash_reports as module
+from airflow_setproctitle_shim.diagnosis.finding import Answer
+
+DATA = Path(__file__).parent / "data/crash-reports"
+CRASHED_AT = datetime.datetime(2025, 1, 7, 15, 12, 30, tzinfo=datetime.timezone.utc).timestamp()
+FORKED = {"libsystem_c.dylib": ["crashed on child side of fork pre-exec"]}
+
+
+def judge(place: Path, installed_at: float = CRASHED_AT, switch_on: str = "") -> Answer:
+    return module.crash_reports(place, installed_at, lambda _: None, switch_on)
+
+
+def ips(path: Path, frames: str, asi: object = None, **more: object) -> Path:
+    """Write a crash report as macOS does: a line of JSON and a JSON body, frames that point into images."""
+    lines = [line.split(" ", 1) for line in frames.splitlines()]
+    images = sorted({image for image, _ in lines} | {"libpython3.12.dylib"})
+    captured = "2025-01-07 15:12:30.1013 +0000"
+    header = {"app_name": "python3.12", "timestamp": captured, "bug_type": "309"}
+    crashed = [
+        {"imageOffset": 8, "imageIndex": images.index(image), "symbol": symbol} for image, symbol in lines
+    ]
+    body = {
+        "captureTime": captured,
+        "procName": "python3.12",
+        "asi": FORKED if asi is None else asi,
+        "faultingThread": 1,
+        # Another thread is in setproctitle; it did not crash.
+        "threads": [{"frames": [{"imageIndex": 0, "symbol": "_setproctitle.decoy"}]}, {"frames": crashed}],
+        "usedImages": [{"name": image} for image in images],
+        **more,
+    }
+    path.write_text(json.dumps(header) + "\n" + json.dumps(body, indent=2))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "cause", "forked"),
+    [
+        ("Python-2023-notforked-keychain", "DNS/Network/Security", False),
+        ("python3.12-airflow45124", "setproctitle", True),
+        ("python3.12-airflow64874-getaddrinfo", "DNS/Network/Security", True),
+        ("python3.12-celery869-sqlite", "unknown", True),
+        ("python3.12-cpython102525", "unknown", True),
+        ("python3.12-kalite2844", "_scproxy", True),
+        ("python3.12-rubypg631-psycopg-gss-segv", "libpq's GSS", True),
+    ],
+)
+def test_reports_of_public_issues_have_the_cause_that_was_found_there(
+    name: str, cause: str, forked: bool
+) -> None:
+    [finding] = judge(DATA / f"{name}.ips").findings
+    assert (finding.data["cause"], finding.data["forked"]) == (cause, forked)
+    assert finding.data["counts"] == {"before": 0, "since": 1, "undated": 0}
+    assert "pip install" not in finding.remedy
+
+
+FRAMES = {
+    "setproctitle": [
+        (
+            "libobjc.A.dylib performForkChildInitialize(objc_class*, objc_class*)\nSecurity SecTaskCopyValueForEntitlement\n"
+            "LaunchServices _LSApplicationCheckIn\n_setproctitle.cpython-311-darwin.so darwin_set_process_title"
+        ),
+        "libsystem_trace.dylib os_log_type_enabled\nLaunchServices _LSSetApplicationInformationItem",
+    ],
+    "_scproxy": [
+        (
+            "libxpc.dylib _xpc_connection_enqueue\nSystemConfiguration SCDynamicStoreCopyProxiesWithOptions\n"
+            "_scproxy.cpython-311-darwin.so get_proxy_settings"
+        ),
+    ],
+    "DNS/Network/Security": [
+        "libobjc.A.dylib performForkChildInitialize\nlibsystem_info.dylib getaddrinfo\nlibpq.5.dylib PQconnectPoll",
+        "libsystem_trace.dylib os_log_type_enabled\nSecurity SecTrustEvaluateIfNecessary\nlibssl.3.dylib SSL_connect",
+        "Network nw_path_create_evaluator\ncygrpc.cpython-311-darwin.so grpc_init",
+    ],
+    "libpq's GSS": [
+        "libdispatch.dylib dispatch_once\nHeimdal krb5_init_context\nGSS gss_acquire_cred\nlibpq.5.dylib PQconnectPoll",
+        "CoreFoundation CFPreferencesCopyAppValue\nlibpq.5.dylib pg_GSS_have_cred_cache",
+        "libxpc.dylib xpc_connection_send_message\nlibpq.5.dylib PQconnectPoll",
+    ],
+    "Objective-C +initialize": [
+        "libsystem_kernel.dylib __abort_with_payload\nlibobjc.A.dylib performForkChildInitialize\nMetal MTLCreate",
+    ],
+    "unknown": [
+        "libsystem_platform.dylib _platform_memmove\n_psycopg.cpython-311-darwin.so connection_setup"
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    ("cause", "frames"), [(cause, one) for cause, many in FRAMES.items() for one in many]
+)
+def test_the_crashed_threads_frames_tell_the_cause(tmp_path: Path, cause: str, frames: str) -> None:
+    [finding] = judge(ips(tmp_path / "python3.12-1.ips", frames)).findings
+    assert finding.data["cause"] == cause
+    assert cause in finding.evidence
+    assert ("native setproctitle can be behind it" in finding.evidence) is (cause != "setproctitle")
+
+
+def test_objective_cs_note_tells_its_cause(tmp_path: Path) -> None:
+    note = "+[NSNumber initialize] may have been in progress in another thread when fork() was called."
+    path = ips(tmp_path / "a.ips", "libsystem_kernel.dylib __abort", {"libobjc.A.dylib": [note]})
+    [finding] = judge(path).findings
+    assert (finding.data["cause"], finding.data["forked"]) == ("Objective-C +initialize", True)
+    assert "OBJC_DISABLE_INITIALIZE_FORK_SAFETY=YES" in finding.remedy
+
+
+@pytest.mark.parametrize("cause", FRAMES)
+@pytest.mark.parametrize("installed_at", [CRASHED_AT - 1, CRASHED_AT + 1])
+def test_only_a_report_since_the_installation_needs_attention(
+    tmp_path: Path, cause: str, installed_at: float
+) -> None:
+    [finding] = judge(ips(tmp_path / "a.ips", FRAMES[cause][0]), installed_at, "switch it on").findings
+    since = installed_at < CRASHED_AT
+    assert finding.severity == ("note" if not since else "error" if cause == "setproctitle" else "warning")
+    assert ("switch it on" in finding.remedy) is (since and cause == "setproctitle")
+    assert finding.data["counts"] == {"before": int(not since), "since": int(since), "undated": 0}
+
+
+@pytest.mark.parametrize("cause", [cause for cause in FRAMES if cause != "setproctitle"])
+def test_fork_is_not_blamed_where_there_was_none(tmp_path: Path, cause: str) -> None:
+    [finding] = judge(ips(tmp_path / "a.ips", FRAMES[cause][0], {})).findings
+    assert finding.severity == "note" and finding.data["forked"] is False
+    assert "had not forked" in finding.evidence and "the cause is" not in finding.evidence
+    assert "export" not in finding.remedy
+
+
+def test_a_report_without_a_time_is_undated_and_needs_no_attention(tmp_path: Path) -> None:
+    path = ips(tmp_path / "a.ips", FRAMES["setproctitle"][0], captureTime="soon")
+    os.utime(path, (4e9, 4e9))
+    [finding] = judge(path).findings
+    assert finding.severity == "note" and finding.data["counts"] == {"before": 0, "since": 0, "undated": 1}
+
+
+@pytest.mark.parametrize(
+    ("executable", "whose", "severity"),
+    [
+        (sys.executable, module.OURS, "error"),
+        (f"{sys.base_prefix}/Resources/Python.app/Contents/MacOS/Python", module.OURS, "error"),
+        ("/opt/elsewhere/bin/python3.12", module.ANOTHERS, "note"),
+        ("/Users/USER/*/python3.12", module.UNTOLD, "error"),
+        (None, module.UNTOLD, "error"),
+    ],
+)
+def test_whose_process_it_was_is_told(
+    tmp_path: Path, executable: str | None, whose: str, severity: str
+) -> None:
+    path = ips(tmp_path / "a.ips", FRAMES["setproctitle"][0], procPath=executable)
+    [finding] = judge(path).findings
+    assert (finding.data["whose"], finding.severity) == (whose, severity)
+
+
+# --- what was read -----------------------------------------------------------------------------
+
+
+def test_a_directory_its_retired_one_and_what_was_left_out_are_told(tmp_path: Path) -> None:
+    (tmp_path / "Retired").mkdir()
+    shutil.copy(DATA / "python3.12-airflow45124.ips", tmp_path / "Retired")
+    shutil.copy(DATA / "python3.12-kalite2844.ips", tmp_path)
+    (tmp_path / "Python_2019-01-01.crash").write_text("Process: Python [1]")
+    other = ips(
+        tmp_path / "Safari.ips", "libsystem_c.dylib abort", procName="Safari", usedImages=[{"name": "S"}] * 2
+    )
+    other.write_text(other.read_text().replace("python3.12", "Safari"))
+    (tmp_path / "notes.txt").touch()
+    answer = judge(tmp_path)
+    assert {finding.data["cause"] for finding in answer.findings} == {"setproctitle", "_scproxy"}
+    assert answer.looked_at.startswith(f"read 2 crash reports in {tmp_path}; 1 not read: ")
+    assert "a .crash report has another format" in answer.looked_at
+    assert "1 not read: of another program" in answer.looked_at
+    assert sorted(read.path.name for read in answer.read if not read.skipped) == [
+        "python3.12-airflow45124.ips",
+        "python3.12-kalite2844.ips",
+    ]
+
+
+@pytest.mark.parametrize("exists", [True, False])
+def test_where_there_is_no_report_that_is_said(tmp_path: Path, exists: bool) -> None:
+    answer = judge(tmp_path if exists else tmp_path / "none")
+    assert answer.findings == []
+    assert answer.looked_at.startswith("read 0 crash reports in ")
+    assert ("No such file" in answer.looked_at) is not exists
+
+
+WHOLE = (DATA / "python3.12-airflow45124.ips").read_text()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "\0\1\2",
+        WHOLE[: len(WHOLE) // 2],
+        WHOLE.partition("\n")[0],
+        WHOLE.partition("\n")[2],
+        "[]\n[]",
+        "{}\n{}",
+        "1\n1",
+        WHOLE.replace('"faultingThread": 0', '"faultingThread": 9'),
+        WHOLE.replace('"imageIndex": 1,', '"imageIndex": "x",'),
+        WHOLE.replace('"usedImages"', '"otherImages"'),
+        "{}\n" + "[" * 100_000,
+    ],
+    ids=[
+        "empty",
+        "binary",
+        "cut",
+        "header",
+        "body",
+        "lists",
+        "objects",
+        "numbers",
+        "thread",
+        "image",
+        "images",
+        "deep",
+    ],
+)
+def test_a_malformed_or_truncated_report_is_told_as_such(tmp_path: Path, content: str) -> None:
+    (tmp_path / "python-1.ips").write_text(content)
+    answer = judge(tmp_path)
+    [finding] = answer.findings
+    assert finding.severity == "note" and "malformed or truncated" in finding.evidence
+    assert finding.details == (str(tmp_path / "python-1.ips"),)
+    assert answer.read[0].skipped
+
+
+JSON: Any = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=5,
+)
+KEYS = [
+    "asi",
+    "captureTime",
+    "faultingThread",
+    "procName",
+    "procPath",
+    "termination",
+    "threads",
+    "usedImages",
+]
+
+
+@given(st.dictionaries(st.sampled_from(KEYS), JSON), JSON)
+def test_no_json_raises(
+    tmp_path_factory: pytest.TempPathFactory, odd: dict[str, object], header: object
+) -> None:
+    path = ips(tmp_path_factory.getbasetemp() / "odd.ips", FRAMES["unknown"][0], **{"asi": {}, **odd})
+    judge(path)
+    path.write_text(json.dumps(header) + "\n" + path.read_text().partition("\n")[2])
+    judge(path)
+
+
+@given(st.binary(max_size=300))
+def test_no_bytes_raise(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
+    path = tmp_path_factory.getbasetemp() / "python-any.ips"
+    path.write_bytes(content)
+    judge(path)
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "python.ips")
+    answer = judge(tmp_path)
+    assert [bool(read.skipped) for read in answer.read] == [True] and answer.findings == []

@@ -1,0 +1,411 @@
+"""What logs tell of deaths: how many, of which program, why, and before or since the installation."""
+
+from __future__ import annotations
+
+import datetime
+import gzip
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from airflow_setproctitle_shim.diagnosis import deaths, log_file, signs
+from airflow_setproctitle_shim.diagnosis.finding import Finding
+
+DATA = Path(__file__).parent / "data"
+ENTRIES = [
+    *json.loads((DATA / "public-lines.json").read_text("utf-8")),
+    *json.loads((DATA / "typed-lines.json").read_text("utf-8")),
+]
+LINE = "[2025-10-05 16:49:14 +0200] [95625] [ERROR] Worker (pid:96284) was sent SIGSEGV!"
+DIED_AT = datetime.datetime(2025, 10, 5, 14, 49, 14, tzinfo=datetime.timezone.utc).timestamp()
+DAY = 86_400.0
+
+
+def read(*places: Path, installed_at: float = DIED_AT) -> log_file.Logs:
+    return deaths.read(places, installed_at, lambda _: None)
+
+
+def told(path: Path, text: str | bytes, installed_at: float = DIED_AT) -> log_file.Logs:
+    """What a log with this text tells."""
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return read(path, installed_at=installed_at)
+
+
+def counts(logs: log_file.Logs) -> tuple[int, int, int]:
+    """Deaths before and since the installation, and undated."""
+    return logs.total("before"), logs.total("since"), logs.total("undated")
+
+
+def number(tallies: Sequence[log_file.Tally]) -> int:
+    return sum(sum(tally.values()) for tally in tallies)
+
+
+@pytest.mark.parametrize("entry", ENTRIES, ids=[entry["source"] for entry in ENTRIES])
+def test_a_death_counts_once_however_many_lines_tell_of_it_and_prose_does_not(
+    entry: dict[str, Any], tmp_path: Path
+) -> None:
+    logs = told(tmp_path / "a.log", entry["text"] + "\n")
+    assert number([*logs.deaths.values()]) == entry["deaths"]
+    assert number([*logs.refused.values()]) == entry.get("refused", 0)
+
+
+def test_a_real_airflow_2_log_has_each_told_death_by_program() -> None:
+    logs = read(DATA / "logs/airflow-2.10.5.log", installed_at=0)
+    assert {key: tally["since"] for key, tally in logs.deaths.items()} == {
+        ("scheduler", "unknown"): 84,
+        ("webserver", "unknown"): 690,
+    }
+
+
+def test_a_real_airflow_3_log_tells_of_no_death_and_that_is_said_with_the_way_to_see_them() -> None:
+    logs = read(DATA / "logs/airflow-3.0.2-no-faulthandler.log")
+    assert counts(logs) == (0, 0, 0)
+    [finding] = deaths.crashes(logs, "").findings
+    assert finding.severity == "note"
+    assert "PYTHONFAULTHANDLER=1" in finding.remedy and "crash reports" in finding.remedy
+
+
+def test_dumps_longer_than_any_window_have_the_time_of_the_last_dated_line() -> None:
+    path = DATA / "logs/long-dumps.log"
+    dated = datetime.datetime.fromisoformat("2026-10-23T15:47:05+00:00").timestamp()
+    assert counts(read(path, installed_at=dated + 30 * DAY)) == (5, 0, 0)
+    logs = read(path, installed_at=dated)
+    assert counts(logs) == (0, 5, 0)
+    assert list(logs.deaths) == [("scheduler", "setproctitle")]
+
+
+# --- times -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("hours", "expected"),
+    [(-15, (0, 1, 0)), (-13, (0, 0, 1)), (0, (0, 0, 1)), (11, (0, 0, 1)), (13, (1, 0, 0))],
+)
+def test_a_time_without_a_zone_counts_only_where_every_zone_agrees(
+    tmp_path: Path, hours: float, expected: tuple[int, int, int]
+) -> None:
+    written = datetime.datetime(2025, 10, 5, 14, 49, 14, tzinfo=datetime.timezone.utc).timestamp()
+    line = "2025-10-05 14:49:14,000 ERROR worker (pid 1) died with SIGSEGV\n"
+    assert counts(told(tmp_path / "a.log", line, installed_at=written + hours * 3600)) == expected
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        LINE,
+        "[2025-10-05T14:49:14.988+0000] {manager.py:280} WARNING - X (PID=1) exited with exit code -11",
+        "[2025-10-05, 14:49:14 UTC] {local_task_job.py:208} INFO - Task exited with return code -11",
+        '{"timestamp": "2025-10-05T14:49:14.1Z", "event": "Process exited", "exit_code": -11}',
+        '{"event": "Process exited", "exit_code": -11, "pid": 3, "timestamp": "2025-10-05T14:49:14Z"}',
+        "web-1  | 2025-10-05T14:49:14.123456789Z Segmentation fault (core dumped)",
+        "\x1b[36mscheduler  \x1b[0m | \x1b[2m2025-10-05T10:49:14-04:00\x1b[0m Segmentation fault (core dumped)",
+        '10.0.0.1 - - [05/Oct/2025:16:49:14 +0200] "GET / HTTP/1.1" 200 3\nSegmentation fault: 11',
+        "INFO:     2025-10-05 20:19:14 +0530 child died with SIGSEGV",
+    ],
+)
+def test_a_time_with_a_zone_is_exact(tmp_path: Path, line: str) -> None:
+    assert counts(told(tmp_path / "a.log", line, installed_at=DIED_AT)) == (0, 1, 0)
+    assert counts(told(tmp_path / "a.log", line, installed_at=DIED_AT + 1)) == (1, 0, 0)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "Sun Oct  5 14:49:14 2025 - DAMN ! worker 1 (pid: 1) died, killed by signal 11 :( trying respawn ...",
+        "[2025-10-05 14:49:14,573: ERROR/MainProcess] Process 'W-3' pid:27 exited with 'signal 11 (SIGSEGV)'",
+        "2025/10/05 14:49:14 worker stopped: signal: segmentation fault (core dumped)",
+        "[05/Oct/2025 14:49:14] died with SIGSEGV",
+    ],
+)
+def test_a_time_without_a_zone_is_read_in_every_format(tmp_path: Path, line: str) -> None:
+    assert counts(told(tmp_path / "a.log", line, installed_at=DIED_AT - DAY)) == (0, 1, 0)
+    assert counts(told(tmp_path / "a.log", line, installed_at=DIED_AT + DAY)) == (1, 0, 0)
+    assert counts(told(tmp_path / "a.log", line, installed_at=DIED_AT)) == (0, 0, 1)
+
+
+ZONED = "[2025-10-05T{:02d}:00:0{}.011+0000] {{manager.py:1}} INFO - x\n"
+
+
+@pytest.mark.parametrize("offset", [0, 2, -7])
+def test_the_file_itself_may_show_the_zone_of_times_that_have_none(tmp_path: Path, offset: int) -> None:
+    written = f"2025-10-05 {12 + offset:02d}:00:0{{}} [info     ] x\n"
+    died = (
+        f"2025-10-05 {12 + offset:02d}:00:05 [info     ] Process exited exit_code=<Negsignal.SIGSEGV: -11>\n"
+    )
+    text = ZONED.format(12, 1) + written.format(2) + ZONED.format(12, 3) + died
+    at = datetime.datetime(2025, 10, 5, 12, 0, 5, tzinfo=datetime.timezone.utc).timestamp()
+    assert counts(told(tmp_path / "a.log", text, at)) == (0, 1, 0)
+    assert counts(told(tmp_path / "a.log", text, at + 1)) == (1, 0, 0)
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        "2025-10-05 14:00:05 [info] x\n",
+        ZONED.format(12, 1) + "2025-10-05 14:00:05 [info] x\n",
+        ZONED.format(12, 1) + "2025-10-05 14:00:05,000 of another format\n" + ZONED.format(12, 6),
+        ZONED.format(12, 1) + "2025-10-05 14:00:05 [info] x\n" + ZONED.format(13, 1),
+        (ZONED.format(12, 1) + "2025-10-05 14:00:05 [info] x\n" + ZONED.format(12, 6))
+        + (ZONED.format(13, 1) + "2025-10-05 14:00:05 [info] x\n" + ZONED.format(13, 6)),
+    ],
+    ids=["alone", "one side", "another format", "an hour between", "the zone changes"],
+)
+def test_a_zone_that_the_file_does_not_show_is_not_assumed(tmp_path: Path, lines: str) -> None:
+    text = lines + "2025-10-05 14:40:07 [error] worker died with SIGSEGV\n"
+    at = datetime.datetime(2025, 10, 5, 12, 0, 5, tzinfo=datetime.timezone.utc).timestamp()
+    assert counts(told(tmp_path / "a.log", text, at)) == (0, 0, 1)
+
+
+def test_a_time_without_a_year_is_before_or_undated_never_since(tmp_path: Path) -> None:
+    now = datetime.datetime.now(datetime.timezone.utc)
+    yesterday = now - datetime.timedelta(days=1)
+    line = (
+        f"{yesterday:%b} {yesterday.day:2} 10:00:00 host systemd[1]: a.service: code=dumped, status=11/SEGV\n"
+    )
+    assert counts(told(tmp_path / "a.log", line, installed_at=now.timestamp() + 2 * DAY)) == (1, 0, 0)
+    assert counts(told(tmp_path / "a.log", line, installed_at=0)) == (0, 0, 1)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Segmentation fault: 11",
+        "2025-13-45 10:00:00 died with SIGSEGV",
+        "1970-01-01 00:00:01 died with SIGSEGV",
+        "9999-99-99T99:99:99Z died with SIGSEGV",
+        "Segmentation fault: 11\n" + LINE.replace("SIGSEGV", "SIGKILL"),
+        "<TaskInstance: work.first manual__2001-01-01T00:00:00+00:00_n [scheduled]>\nSegmentation fault: 11",
+    ],
+)
+def test_a_death_without_a_time_is_undated_whatever_the_files_time(tmp_path: Path, text: str) -> None:
+    (tmp_path / "a.log").write_text(text + "\n")
+    for time in (1.0, 4e9):
+        os.utime(tmp_path / "a.log", (time, time))
+        assert counts(read(tmp_path / "a.log")) == (0, 0, 1)
+
+
+@pytest.mark.parametrize("distance", [0, 10, 5_000, 70_000, 3_000_000])
+@pytest.mark.parametrize("width", [60, 1_000_000])
+def test_the_last_dated_line_counts_however_far_it_is(tmp_path: Path, distance: int, width: int) -> None:
+    fill = ("x" * width + "\n") * (distance // width + 1) if distance else ""
+    text = f"[2025-10-05 16:49:14 +0200] start\n{fill}Segmentation fault: 11\n{fill}Segmentation fault: 11\n"
+    assert counts(told(tmp_path / "a.log", text)) == (0, 2, 0)
+    assert counts(told(tmp_path / "a.log", text, DIED_AT + 1)) == (2, 0, 0)
+
+
+def rows(finding: Finding) -> list[Any]:
+    """The finding's counts by program and cause."""
+    by = finding.data["by"]
+    assert isinstance(by, list)
+    return by
+
+
+# --- findings ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("installed_at", "severity", "expected"),
+    [(DIED_AT, "error", (0, 1, 0)), (DIED_AT + 1, "note", (1, 0, 0))],
+)
+def test_only_a_dated_death_since_the_installation_is_an_error(
+    tmp_path: Path, installed_at: float, severity: str, expected: tuple[int, int, int]
+) -> None:
+    [finding] = deaths.crashes(told(tmp_path / "a.log", LINE, installed_at), "").findings
+    assert finding.severity == severity
+    assert finding.data["counts"] == dict(zip(("before", "since", "undated"), expected))
+    [row] = rows(finding)
+    assert row["program"] == "a" and row["cause"] == "unknown" and row["first"] == f"{tmp_path / 'a.log'}:1"
+
+
+def test_undated_deaths_are_a_note_that_says_so(tmp_path: Path) -> None:
+    [finding] = deaths.crashes(told(tmp_path / "a.log", "Segmentation fault: 11\n"), "switch it on").findings
+    assert finding.severity == "note" and "1 undated" in finding.evidence
+    assert "switch it on" not in finding.remedy and "restart" not in finding.remedy
+
+
+DUMP = """\
+scheduler  | {time} x
+scheduler  | Fatal Python error: Segmentation fault
+scheduler  |
+scheduler  | Current thread 0x0000000203a7c840 (most recent call first):
+triggerer  |   File "/py/other.py", line 1 in setproctitle
+scheduler  |   File "{file}", line 53 in {function}
+scheduler  |   File "/venv/lib/python3.11/site-packages/gunicorn/arbiter.py", line 609 in spawn_worker
+scheduler  |
+scheduler  | Extension modules: setproctitle._setproctitle, _scproxy (total: 2)
+"""
+
+
+@pytest.mark.parametrize(
+    ("file", "function", "cause", "remedy"),
+    [
+        ("/sp/gunicorn/util.py", "_setproctitle", "setproctitle", "switch it on; then restart scheduler"),
+        ("/sp/setproctitle/__init__.py", "<module>", "setproctitle", "switch it on; then restart scheduler"),
+        (
+            "/sp/celery/platforms.py",
+            "set_process_title",
+            "setproctitle",
+            "switch it on; then restart scheduler",
+        ),
+        ("/sp/airflow/executors/local_executor.py", "_run_worker", "setproctitle", "switch it on"),
+        ("/py/urllib/request.py", "proxy_bypass_macosx_sysconf", "_scproxy", "export NO_PROXY='*'"),
+        ("/py/urllib/request.py", "getproxies_macosx_sysconf", "_scproxy", "export NO_PROXY='*'"),
+        ("/py/socket.py", "getaddrinfo", "DNS/Network/Security", "spawn or exec"),
+        ("/sp/psycopg2/__init__.py", "connect", "libpq's GSS", "export PGGSSENCMODE=disable"),
+        ("/sp/numpy/core.py", "dot", "unknown", "crash reports"),
+    ],
+)
+def test_a_dump_is_attributed_by_its_first_frames_and_answered_accordingly(
+    tmp_path: Path, file: str, function: str, cause: str, remedy: str
+) -> None:
+    text = DUMP.format(time="[2025-10-05 16:49:14 +0200]", file=file, function=function)
+    [finding] = deaths.crashes(told(tmp_path / "a.log", text), "switch it on").findings
+    [row] = rows(finding)
+    assert (row["program"], row["cause"], row["since"]) == ("scheduler", cause, 1)
+    assert remedy in finding.remedy
+    assert ("restart" in finding.remedy) is (cause in ("setproctitle", "unknown"))
+    assert "pip install" not in finding.remedy
+
+
+def test_a_dump_after_its_parents_line_gives_that_death_its_cause(tmp_path: Path) -> None:
+    text = f"scheduler  | {LINE}\n" + DUMP.format(
+        time="[2025-10-05 16:49:14 +0200]", file="/sp/gunicorn/util.py", function="_setproctitle"
+    )
+    logs = told(tmp_path / "a.log", text)
+    assert {key: tally["since"] for key, tally in logs.deaths.items() if tally["since"]} == {
+        ("scheduler", "setproctitle"): 1
+    }
+
+
+# --- what was read -----------------------------------------------------------------------------
+
+
+def test_what_was_read_and_what_was_not_is_told(tmp_path: Path) -> None:
+    (tmp_path / "scheduler/2025").mkdir(parents=True)
+    (tmp_path / "scheduler/2025/work.log").write_text(LINE + "\n")
+    (tmp_path / "quiet.log").write_text("[2025-10-01 00:00:00 +0000] all is well\n" * 5)
+    (tmp_path / "latest.log").symlink_to("quiet.log")
+    (tmp_path / "old.log.1.gz").write_bytes(gzip.compress(LINE.encode()))
+    (tmp_path / "binary.db").write_bytes(b"SQLite\0" + LINE.encode())
+    (tmp_path / "empty.log").touch()
+    os.mkfifo(tmp_path / "pipe.log")
+    logs = read(tmp_path, tmp_path / "missing")
+    assert {str(r.path.relative_to(tmp_path)): (r.bytes, bool(r.skipped)) for r in logs.read} == {
+        "scheduler/2025/work.log": (len(LINE) + 1, False),
+        "quiet.log": (200, False),
+        "latest.log": (0, True),
+        "old.log.1.gz": (0, True),
+        "binary.db": (0, True),
+        "empty.log": (0, False),
+        "pipe.log": (0, True),
+        "missing": (0, True),
+    }
+    answer = deaths.crashes(logs, "")
+    assert answer.read == logs.read
+    assert answer.looked_at.startswith("read 3 logs, 0.0 MB, 2025-10-01 to 2025-10-05; 1 .gz not read")
+    assert list(logs.deaths) == [("scheduler", "unknown")]
+
+
+def test_a_log_that_lies_in_two_places_is_read_once(tmp_path: Path) -> None:
+    (tmp_path / "a.log").write_text(LINE + "\n")
+    assert counts(read(tmp_path, tmp_path / "a.log", tmp_path)) == (0, 1, 0)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_where_no_log_was_found_that_is_said(tmp_path: Path, packed: bool) -> None:
+    if packed:
+        (tmp_path / "a.log.gz").write_bytes(b"x")
+    [finding] = deaths.crashes(read(tmp_path), "").findings
+    assert finding.severity == "note"
+    assert "no log" in finding.evidence and "crash reports" in finding.remedy
+    assert (".gz" in finding.evidence) is packed
+
+
+def test_a_log_that_may_not_be_read_hides_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.log").write_text(LINE + "\n")
+    opened = Path.open
+
+    def refuse_a(path: Path, *args: Any, **more: Any) -> Any:
+        if path.stem == "a":  # Tests may run as root, whom no permission stops.
+            raise PermissionError(13, "Permission denied", str(path))
+        return opened(path, *args, **more)
+
+    monkeypatch.setattr(Path, "open", refuse_a)
+    logs = read(tmp_path)
+    assert [r.skipped for r in logs.read] == ["Permission denied", ""]
+    assert counts(logs) == (0, 1, 0)
+
+
+# --- robust ------------------------------------------------------------------------------------
+
+TEXTS = [entry["text"].encode() for entry in ENTRIES]
+PIECES = st.one_of(
+    st.sampled_from(
+        [*TEXTS, *signs.NEEDLES, b"\x1b[31m", b"[2025-10-05 16:49:14 +0200] ", b"\n", b"a | ", b'{"time": "']
+    ),
+    st.binary(max_size=40),
+)
+
+
+@given(st.lists(PIECES, max_size=12).map(b"".join), st.floats(allow_nan=False))
+def test_no_bytes_raise(tmp_path_factory: pytest.TempPathFactory, text: bytes, installed_at: float) -> None:
+    logs = told(tmp_path_factory.getbasetemp() / "any.log", text, installed_at)
+    deaths.crashes(logs, "")
+
+
+@given(st.integers(0, 400), st.sampled_from([e for e in ENTRIES if e["deaths"] or e.get("refused")]))
+def test_where_a_block_ends_changes_nothing(
+    tmp_path_factory: pytest.TempPathFactory, offset: int, entry: dict[str, Any]
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "blocks.log"
+    text = b"x" * 78 + b"\n"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(log_file, "BLOCK", 997)
+        logs = told(path, text * 12 + b"y" * offset + b"\n" + entry["text"].encode() + b"\n" + text * 12)
+    assert number([*logs.deaths.values()]) == entry["deaths"]
+    assert number([*logs.refused.values()]) == entry.get("refused", 0)
+
+
+@pytest.mark.parametrize("before", [0, 2**20 - 10, 2**20 + 2**16 - 40, 2**20 + 2**16 - 1024, 3 * 2**20 + 77])
+def test_a_line_of_any_length_tells_its_deaths_once(tmp_path: Path, before: int) -> None:
+    text = (
+        "[2025-10-05 16:49:14 +0200] " + "x" * before + " Worker (pid:1) was sent SIGSEGV!" + "y" * 3_000_000
+    )
+    assert counts(told(tmp_path / "a.log", text)) == (0, 1, 0)
+
+
+HARD = [
+    "Segmentation fault" + " " * 60_000 + "x",
+    "a" + " " * 60_000 + "SIGSEGV",
+    "- " * 30_000 + "SIGSEGV",
+    '{"' * 30_000 + "SIGSEGV",
+    "exited " * 9_000 + "SIGSEGV",
+    "signal 11 " * 6_000,
+    "<Process(" * 6_000 + "SIGSEGV",
+    "Process exited " * 4_000 + "exit_code" + " " * 9_000 + "SIGSEGV",
+    "10:00:00 " * 7_000 + "SIGSEGV",
+    "a.service: " * 6_000 + "code= SEGV",
+    "a.b[1]): " * 6_000 + "exited due to SEGV",
+]
+
+
+def test_lines_that_are_hard_to_match_do_not_stop_the_reading(tmp_path: Path) -> None:
+    (tmp_path / "a.log").write_text("\n".join([*HARD, LINE, ""]))
+    program = (
+        "import sys, pathlib; from airflow_setproctitle_shim.diagnosis import deaths;"
+        "print(deaths.read([pathlib.Path(sys.argv[1])], 0, lambda _: None).total('since'))"
+    )
+    # It takes under a second; a pattern that takes the square of the line's length takes minutes.
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path)], check=True, timeout=60, stdout=subprocess.PIPE
+    )
+    assert done.stdout == b"1\n"
