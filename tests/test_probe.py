@@ -162,7 +162,7 @@ def with_ends(served: bool = True, **ends: int) -> probe.Run:
             "The probe failed: 1 ended neither well nor by a signal",
         ),
         (
-            with_ends({"exit 1": 2}),
+            with_ends(**{"exit 1": 2}),
             with_ends(**{"exit 1": 1}),
             False,
             "The probe failed: 3 ended",
