@@ -20,6 +20,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from compatibility.pythons import APT_GET
 from environments import ROOT, SIMULATED_MACOS, UV, pyenv_pythons, uv
 
 # Always the same, so that instructions do not depend on who runs the benchmark.
@@ -113,7 +114,7 @@ def _sid(version: str) -> Iterator[None]:
             f"Python {version}: not on PATH, nor by pyenv or uv; root on Debian would get it from sid by debootstrap"
         )
     packages = f"python{version}", "valgrind"
-    apt_get = ["chroot", str(SID), "apt-get", "--quiet"]
+    apt_get = ["chroot", str(SID), *APT_GET]
     mounted = (SID / "proc/self").exists()
     try:
         if not (SID / "etc/debian_version").exists():
@@ -121,7 +122,7 @@ def _sid(version: str) -> Iterator[None]:
             output(["debootstrap", "--variant=minbase", "sid", str(SID)])
         if not all((SID / "usr/bin" / program).exists() for program in packages):
             output([*apt_get, "update"])
-            output([*apt_get, "install", "--yes", "--no-install-recommends", *packages])
+            output([*apt_get, "install", "--no-install-recommends", *packages])
         if not mounted:
             output(["mount", "-t", "proc", "proc", str(SID / "proc")])
     except RuntimeError as error:

@@ -3,22 +3,28 @@
 Arguments become short texts: a file's path in site-packages or the standard library, an imported name.
 """
 
+from __future__ import annotations
+
 import json
 import os
 import sys
 import sysconfig
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # An import here would hide the same import by what is watched.
+    from typing import Any
+
 _places = [os.path.dirname(__file__), sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib")]
-_events = []
+_events: list[list[str]] = []
 _recording = True
 
 
-def _record(event, arguments):
+def _record(event: str, arguments: tuple[Any, ...]) -> None:
     if _recording:
         _events.append([event, _described(event, arguments)])
 
 
-def _described(event, arguments):
+def _described(event: str, arguments: tuple[Any, ...]) -> str:
     """Return the one argument that matters, as text."""
     if event == "open":
         path, _, flags = arguments
@@ -33,7 +39,7 @@ def _described(event, arguments):
     return repr(arguments)[:200]
 
 
-def _short(path):
+def _short(path: object) -> str:
     """Return a path without the place it lies in; bytecode is named by its source."""
     path = os.fsdecode(path) if isinstance(path, (str, bytes, os.PathLike)) else repr(path)
     place = next((place for place in _places if path.startswith(place + os.sep)), None)
@@ -47,7 +53,7 @@ def _short(path):
     )
 
 
-def report():
+def report() -> None:
     """Stop recording and print the events as JSON."""
     global _recording
     _recording = False

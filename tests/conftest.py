@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from consumers.harness import NativeCode
-from environments import ROOT, Venv, interpreter, uv
+from environments import ROOT, MadeOnce, Venv, interpreter, uv
+from filelock import FileLock
 from hypothesis import HealthCheck, settings
 
 # How long an example takes says how busy the machine is, not whether the code is right.
@@ -18,17 +21,42 @@ settings.load_profile("untimed")
 
 
 @pytest.fixture(scope="session")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def made_once(tmp_path_factory: pytest.TempPathFactory) -> MadeOnce:
+    """Return a function that makes a directory by a function, once in a run however many processes run the tests."""
+    base = tmp_path_factory.getbasetemp()
+    # pytest-xdist gives each of its processes a directory in a common one.
+    shared = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "made-once"
+    shared.mkdir(exist_ok=True)
+
+    def make(name: str, into: Callable[[Path], object]) -> Path:
+        directory, done = shared / name, shared / f"{name}.done"
+        with FileLock(f"{directory}.lock"):
+            if not done.exists():
+                # A failed attempt may have left something.
+                shutil.rmtree(directory, ignore_errors=True)
+                directory.mkdir()
+                into(directory)
+                done.touch()
+        return directory
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def wheel(made_once: MadeOnce) -> Path:
     """The package's wheel, built from this checkout."""
-    directory = tmp_path_factory.mktemp("wheel")
-    uv("build", "--quiet", "--wheel", "--out-dir", str(directory), str(ROOT))
+    directory = made_once(
+        "wheel", lambda into: uv("build", "--quiet", "--wheel", "--out-dir", str(into), str(ROOT))
+    )
     return next(directory.glob("*.whl"))
 
 
 @pytest.fixture(scope="session")
-def make_venv(tmp_path_factory: pytest.TempPathFactory, wheel: Path) -> Callable[..., Venv]:
-    """Return a function that gives an environment with the shim, simulated macOS and `requirements`."""
-    made: dict[tuple[object, ...], Venv] = {}
+def make_venv(made_once: MadeOnce, wheel: Path) -> Callable[..., Venv]:
+    """Return a function that gives an environment with the shim, simulated macOS and `requirements`.
+
+    Who asks for the same gets the same environment, so nobody may change it; `own` names another one.
+    """
 
     def make(
         *requirements: str,
@@ -36,19 +64,19 @@ def make_venv(tmp_path_factory: pytest.TempPathFactory, wheel: Path) -> Callable
         macos: bool = True,
         python: str | None = None,
         extra: str = "",
+        own: str = "",
     ) -> Venv:
-        key = (*requirements, exclude_newer, macos, python, extra)
-        if key not in made:
-            venv = made[key] = Venv.make(
-                tmp_path_factory.mktemp("venv") / "venv", *([interpreter(python)] if python else [])
-            )
+        def into(directory: Path) -> None:
+            venv = Venv.make(directory / "venv", *([interpreter(python)] if python else []))
             era = ["--exclude-newer", exclude_newer] if exclude_newer else []
             if requirements:
                 venv.install(*era, *requirements)
             venv.install(f"{wheel}[{extra}]" if extra else str(wheel))
             if macos:
                 venv.simulate_macos()
-        return made[key]
+
+        what = repr((requirements, exclude_newer, macos, python, extra, own))
+        return Venv(made_once(f"venv-{hashlib.sha256(what.encode()).hexdigest()[:16]}", into) / "venv")
 
     return make
 

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,8 +66,13 @@ class Venv:
         for name, text in SIMULATED_MACOS.items():
             (self.site_packages / name).write_text(text)
 
-    def run(self, *arguments: str, check: bool = True, **variables: str) -> subprocess.CompletedProcess[str]:
-        """Run this environment's Python with the arguments and environment variables given."""
+    def run(
+        self, *arguments: str, check: object = True, **variables: str
+    ) -> subprocess.CompletedProcess[str]:
+        """Run this environment's Python with the arguments and environment variables given.
+
+        Raises AssertionError if `check` is true and it fails; an object, as mypy counts `**{...}` to it too.
+        """
         done = subprocess.run(
             [*self.command, *arguments],
             check=False,
@@ -96,6 +102,16 @@ def interpreter(version: str) -> str:
     """Return the path of a Python like "3.9", of pyenv's or on PATH; skips the test if there is none."""
     found = [*pyenv_pythons(f"{version}.*"), shutil.which(f"python{version}")]
     return str(found[0] or pytest.skip(f"no Python {version} on this machine"))
+
+
+# Makes the directory of that name by the function, once in a run of the tests; returns it. See conftest.py.
+MadeOnce = Callable[[str, Callable[[Path], object]], Path]
+
+
+def wheels_of(wheel: Path, made_once: MadeOnce) -> Path:
+    """Return a directory with the wheel and those of all that it requires."""
+    download = ["tool", "run", "pip", "download", "-q", "--only-binary", ":all:", "--dest"]
+    return made_once("wheels", lambda into: uv(*download, str(into), str(wheel)))
 
 
 def uv(*arguments: str, **options: Any) -> str:

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Proves the shim on a real Mac, with the real setproctitle, and prints one report to paste into an issue.
 #
-#   tests/on_a_mac.sh [PART...]     parts: probe startup titles hidden homebrew consumers (default: all)
+#   tests/on_a_mac.sh [PART...]     parts: probe startup titles hidden crash homebrew consumers (default: all)
 #
 # Run it from a clone. PYTHON is the interpreter to prove (default: python3); REPORT the directory for what
 # is found, report.md and probe.json among it (default: results/on_a_mac). Exit status 1: a part failed.
@@ -9,7 +9,7 @@ set -u
 cd "$(dirname "$0")/.." || exit 2
 python=${PYTHON:-python3}
 report=${REPORT:-results/on_a_mac}
-[ $# -gt 0 ] || set -- probe startup titles hidden homebrew consumers
+[ $# -gt 0 ] || set -- probe startup titles hidden crash homebrew consumers
 mkdir -p "$report" && report=$(cd "$report" && pwd) || exit 2
 work=$(mktemp -d) || exit 2
 trap 'rm -rf "$work"' EXIT
@@ -24,6 +24,11 @@ served() {  # by which file `import setproctitle` is answered in a fresh interpr
     "$1/bin/python" -c 'import importlib.util as u; print(u.find_spec("setproctitle").origin)'
 }
 is_served() { served "$1" | tee /dev/stderr | grep -q 'airflow_setproctitle_shim.replacement\.py$'; }
+
+crashes() {  # the crash reports written since the start that name setproctitle
+    find "$HOME/Library/Logs/DiagnosticReports" -name '*.ips' -newer "$work/started" \
+        -exec grep -l '_setproctitle' {} + 2>/dev/null
+}
 
 probe() {
     shim probe --children 100 --json >"$report/probe.json"
@@ -59,6 +64,25 @@ hidden() {
     is_served "$venv"
 }
 
+crash() {  # the doctor must read the reports that macOS itself writes of children that die
+    on_a_mac || skip "only macOS writes crash reports"
+    shim probe --children 200 --threads >"$work/probe" 2>&1
+    cat "$work/probe"
+    if grep -q 'proves nothing' "$work/probe"; then skip "no child died here, so there is nothing to read"; fi
+    tries=60
+    until crashes >"$work/crashes"; [ -s "$work/crashes" ]; do
+        tries=$((tries - 1))
+        [ "$tries" -gt 0 ] || { echo "children died, and macOS wrote no report within two minutes"; return 1; }
+        sleep 2
+    done
+    mkdir -p "$report/crash-reports"
+    while read -r file; do cp "$file" "$report/crash-reports/"; done <"$work/crashes"
+    shim doctor --only crash-reports --crash-reports "$report/crash-reports" --json >"$report/doctor.json"
+    shim doctor --only crash-reports --crash-reports "$report/crash-reports" >"$work/doctor"
+    cat "$work/doctor"
+    grep -q 'setproctitle' "$work/doctor"
+}
+
 homebrew() {
     if ! on_a_mac || ! command -v brew >/dev/null; then skip "Homebrew is not here"; fi
     found=
@@ -85,10 +109,6 @@ consumers() {
     ! grep -E '^(FAILED|ERROR) ' "$work/consumers" | grep -vE "$before"
 }
 
-crashes() {  # the crash reports written since the start that name setproctitle
-    find "$HOME/Library/Logs/DiagnosticReports" -name '*.ips' -newer "$work/started" \
-        -exec grep -l '_setproctitle' {} + 2>/dev/null
-}
 
 run() {
     ("$1") >"$report/$1.txt" 2>&1

@@ -99,7 +99,7 @@ def test_a_finder_put_in_front_later_is_left_in_front() -> None:
 
     shim.activate()
     other = Other()
-    sys.meta_path.insert(0, other)  # type: ignore[arg-type]
+    sys.meta_path.insert(0, other)
     try:
         shim.activate()
         assert sys.meta_path[0] is other
@@ -107,7 +107,7 @@ def test_a_finder_put_in_front_later_is_left_in_front() -> None:
         shim.deactivate()
         assert sys.meta_path[0] is other
     finally:
-        sys.meta_path.remove(other)  # type: ignore[arg-type]
+        sys.meta_path.remove(other)
 
 
 def test_threads_that_activate_at_once_activate_once() -> None:

@@ -21,9 +21,10 @@ MakeVenv = Callable[..., Venv]
 WHO = "import setproctitle; print(setproctitle.__file__)"
 
 
+@pytest.mark.xdist_group("checks")  # one of them adds a startup file for a while
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.name)
 def test_what_holds_on_every_python_holds_here(check: Check, make_venv: MakeVenv) -> None:
-    mac, linux = make_venv("setproctitle"), make_venv("setproctitle", macos=False)
+    mac, linux = make_venv("setproctitle", own="checks"), make_venv("setproctitle", macos=False)
     try:
         check.run(Subject(mac, linux, sys.version_info[:2], native=True))
     except NotHere as reason:

@@ -1,4 +1,4 @@
-"""Whatever installs the package, site finds both startup files, they are owned, and they leave with it."""
+"""Whatever installs the package, site finds its startup files; they are owned, and leave with it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from compatibility import page
-from environments import ROOT, STARTUP_FILE, Venv, clean_environ, uv
+from environments import ROOT, STARTUP_FILE, MadeOnce, Venv, clean_environ, uv, wheels_of
 
 NAME = "airflow-setproctitle-shim"
 WHO = "import setproctitle; print(setproctitle.__file__)"
@@ -18,20 +18,26 @@ WHO = "import setproctitle; print(setproctitle.__file__)"
 
 @dataclass(frozen=True)
 class Source:
-    """What can be installed: the wheel, the sdist, the checkout, and wheels of the requirements."""
+    """What can be installed: the wheel, the sdist, and a directory with the wheel and those of its requirements."""
 
     wheel: Path
-    sdist: Path
-    wheels: Path
+    made_once: MadeOnce
+
+    @property
+    def sdist(self) -> Path:
+        directory = self.made_once(
+            "sdist", lambda into: uv("build", "--quiet", "--sdist", "--out-dir", str(into), str(ROOT))
+        )
+        return next(directory.glob("*.tar.gz"))
+
+    @property
+    def wheels(self) -> Path:
+        return wheels_of(self.wheel, self.made_once)
 
 
 @pytest.fixture(scope="session")
-def source(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Source:
-    directory = tmp_path_factory.mktemp("source")
-    uv("build", "--quiet", "--sdist", "--out-dir", str(directory), str(ROOT))
-    wheels = directory / "wheels"
-    uv("tool", "run", "pip", "download", "-q", "--only-binary", ":all:", "-d", str(wheels), str(wheel))
-    return Source(wheel, next(directory.glob("*.tar.gz")), wheels)
+def source(wheel: Path, made_once: MadeOnce) -> Source:
+    return Source(wheel, made_once)
 
 
 @dataclass
@@ -206,9 +212,10 @@ def results() -> Iterator[dict[str, list[str]]]:
     rows: dict[str, list[str]] = {}
     yield rows
     if len(rows) == len(INSTALLERS):
-        page.save("installers", rows)
+        page.save("installers", {parameter.id: rows[str(parameter.id)] for parameter in INSTALLERS})
 
 
+@pytest.mark.xdist_group("installers")  # one process collects the rows
 @pytest.mark.parametrize("install", INSTALLERS)
 def test_the_startup_file_is_in_place_owned_at_work_and_gone_afterwards(
     install: Callable[[Source, Path], Installed],

@@ -133,7 +133,7 @@ def test_a_plugin_written_for_airflow_2_loads_in_real_airflow_when_asked_for(
     def loaded(**variables: str) -> bool:
         """Whether `airflow plugins` lists the plugin."""
         environ = clean_environ(AIRFLOW_HOME=str(tmp_path), AIRFLOW__CORE__LOAD_EXAMPLES="False", **variables)
-        command = [venv.path / "bin/airflow", "plugins", "--output", "json"]
+        command = [str(venv.path / "bin/airflow"), "plugins", "--output", "json"]
         listed = subprocess.run(
             command, env=environ, capture_output=True, text=True, timeout=300, check=False
         )

@@ -94,10 +94,10 @@ def test_names_imported_while_active_are_native_again_afterwards(native: types.M
     shim.activate()
     late = sys.modules["late"] = types.ModuleType("late")
     try:
-        late.setproctitle = native.setproctitle  # type: ignore[attr-defined]
+        late.__dict__["setproctitle"] = native.setproctitle
         kept = native.getproctitle
         shim.deactivate()
-        assert late.setproctitle is original  # type: ignore[attr-defined]
+        assert late.__dict__["setproctitle"] is original
         assert kept() == native.getproctitle()
     finally:
         del sys.modules["late"]
@@ -107,7 +107,7 @@ def test_a_name_rebound_by_somebody_else_meanwhile_is_left_alone(
     native: types.ModuleType, elsewhere: types.ModuleType
 ) -> None:
     shim.activate()
-    elsewhere.setproctitle = mine = lambda title: None
+    elsewhere.__dict__["setproctitle"] = mine = lambda title: None
     shim.deactivate()
     assert elsewhere.setproctitle is mine
 
@@ -136,7 +136,7 @@ def test_no_fresh_native_function_can_be_imported(native: types.ModuleType) -> N
 
 class HostileDict:
     @property
-    def __dict__(self) -> Any:
+    def __dict__(self) -> Any:  # type: ignore[override]  # hostile as that is
         raise RuntimeError("no __dict__ for you")
 
 

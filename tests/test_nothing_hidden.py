@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -25,7 +26,7 @@ THE_TESTS = {*SIMULATED_MACOS, "audit_witness.py", "aaa_audit.pth", "program.py"
 OTHERS = {"_virtualenv.py", "_virtualenv.pth", "stdlib: sitecustomize.py"}  # uv's and Debian's
 
 # Everything that may happen, by audit event. What is not here must not.
-ALLOWED = {
+ALLOWED: dict[str, set[str] | None] = {
     "import": {
         "airflow_setproctitle_shim",
         "setproctitle",
@@ -54,6 +55,8 @@ if "report" in sys.argv:
 # Before 3.12 only the kernel witness sees threads.
 THREAD = "_thread.start_new_thread" if sys.version_info >= (3, 12) else None
 
+OFFENCE = "bbb_offence.pth"
+
 # What a startup file must not do, the audit event that shows it, and the system call if there is one.
 OFFENCES = [
     ("open('offence', 'w').close()", "open", '"offence", O_WRONLY'),
@@ -67,14 +70,24 @@ OFFENCES = [
 ]
 
 
-@pytest.fixture
-def watched(fresh_venv: Venv) -> Venv:
+@pytest.fixture(scope="module")
+def innocent(tmp_path_factory: pytest.TempPathFactory, wheel: Path) -> Venv:
     """A simulated Mac whose first startup file installs the audit witness; bytecode is written already."""
-    shutil.copy(ROOT / "tests/audit_witness.py", fresh_venv.site_packages)
-    (fresh_venv.site_packages / "aaa_audit.pth").write_text("import audit_witness\n")
-    (fresh_venv.site_packages / "program.py").write_text(PROGRAM)
-    fresh_venv.run(str(fresh_venv.site_packages / "program.py"))
-    return fresh_venv
+    venv = Venv.make(tmp_path_factory.mktemp("watched") / "venv")
+    venv.install("--link-mode", "copy", str(wheel))
+    venv.simulate_macos()
+    shutil.copy(ROOT / "tests/audit_witness.py", venv.site_packages)
+    (venv.site_packages / "aaa_audit.pth").write_text("import audit_witness\n")
+    (venv.site_packages / "program.py").write_text(PROGRAM)
+    venv.run(str(venv.site_packages / "program.py"))
+    return venv
+
+
+@pytest.fixture
+def watched(innocent: Venv) -> Iterator[Venv]:
+    """The same, which the test may let commit an offence."""
+    yield innocent
+    (innocent.site_packages / OFFENCE).unlink(missing_ok=True)
 
 
 def audited(venv: Venv) -> list[tuple[str, str]]:
@@ -84,7 +97,7 @@ def audited(venv: Venv) -> list[tuple[str, str]]:
     return [
         (event, what)
         for event, what in events
-        if event not in ALLOWED or (ALLOWED[event] is not None and what not in ALLOWED[event])
+        if event not in ALLOWED or ((listed := ALLOWED[event]) is not None and what not in listed)
     ]
 
 
@@ -94,8 +107,8 @@ def test_nothing_is_done_that_is_not_on_the_list(watched: Venv) -> None:
 
 @pytest.mark.parametrize(("offence", "event", "_"), [offence for offence in OFFENCES if offence[1]])
 def test_the_audit_witness_sees(watched: Venv, offence: str, event: str, _: object) -> None:
-    (watched.site_packages / "bbb_offence.pth").write_text(f"import sys; exec({offence!r})\n")
-    assert event in [seen for seen, what in audited(watched) if what != "bbb_offence.pth"]
+    (watched.site_packages / OFFENCE).write_text(f"import sys; exec({offence!r})\n")
+    assert event in [seen for seen, what in audited(watched) if what != OFFENCE]
 
 
 STDLIB = Path(sysconfig.get_path("stdlib"))
@@ -159,5 +172,5 @@ def test_the_kernel_sees_no_process_no_socket_no_write_and_no_file_of_others(
 
 @pytest.mark.parametrize(("offence", "_", "call"), [offence for offence in OFFENCES if offence[2]])
 def test_the_kernel_witness_sees(strace: str, watched: Venv, offence: str, _: object, call: str) -> None:
-    (watched.site_packages / "bbb_offence.pth").write_text(f"import sys; exec({offence!r})\n")
+    (watched.site_packages / OFFENCE).write_text(f"import sys; exec({offence!r})\n")
     assert any(re.search(call, seen) for seen in traced(strace, watched))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import compileall
 import os
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -99,8 +100,9 @@ def test_a_zipapp_with_the_shim_inside_serves_the_replacement_after_activate(
 def test_an_archive_without_sources_serves_the_replacement_after_activate(
     unpacked: Path, tmp_path: Path
 ) -> None:
-    compileall.compile_dir(unpacked, quiet=1, legacy=True)
-    zipapp.create_archive(unpacked, tmp_path / "app.pyz", filter=lambda path: path.suffix != ".py")
+    app = shutil.copytree(unpacked, tmp_path / "app")
+    compileall.compile_dir(app, quiet=1, legacy=True)
+    zipapp.create_archive(app, tmp_path / "app.pyz", filter=lambda path: path.suffix != ".py")
     prints_ok(sys.executable, "-I", str(tmp_path / "app.pyz"), "activate")
 
 

@@ -42,7 +42,7 @@ def served() -> ModuleType:
     return importlib.import_module("setproctitle")
 
 
-def in_bare_interpreter(path: Path, code: str, *options: str) -> object:
+def in_bare_interpreter(path: Path, code: str, *options: str) -> list[str]:
     """Run the code where nothing but the interpreter is loaded and the package comes from `path`."""
     command = [
         sys.executable,
@@ -52,7 +52,10 @@ def in_bare_interpreter(path: Path, code: str, *options: str) -> object:
         "-c",
         f"import sys; sys.path.insert(0, {str(path)!r}); {code}",
     ]
-    return json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    printed: list[str] = json.loads(
+        subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    )
+    return printed
 
 
 def test_importing_the_package_loads_nothing_else() -> None:
@@ -69,7 +72,7 @@ FACTS = (
 def test_a_directory_named_like_our_file_does_not_mislead(tmp_path: Path) -> None:
     place = tmp_path / "__init__.pyc" / "site-packages"
     shutil.copytree(PACKAGE, place / PACKAGE.name)
-    origin, cached, _ = in_bare_interpreter(place, FACTS)  # type: ignore[misc]
+    origin, cached, _ = in_bare_interpreter(place, FACTS)
     assert origin == str(place / PACKAGE.name / "replacement.py")
     assert cached == importlib.util.cache_from_source(origin)
 
@@ -79,23 +82,23 @@ def test_it_serves_from_a_zip_archive(tmp_path: Path) -> None:
     with zipfile.ZipFile(archive, "w") as file:
         for path in PACKAGE.glob("*.py"):
             file.write(path, f"{PACKAGE.name}/{path.name}")
-    origin, _, _ = in_bare_interpreter(archive, FACTS)  # type: ignore[misc]
+    origin, _, _ = in_bare_interpreter(archive, FACTS)
     assert origin == str(archive / PACKAGE.name / "replacement.py")
 
 
 def test_a_process_that_set_no_title_has_its_command_line_for_one() -> None:
-    _, _, title = in_bare_interpreter(PACKAGE.parent, FACTS)  # type: ignore[misc]
+    _, _, title = in_bare_interpreter(PACKAGE.parent, FACTS)
     assert title.split()[-1:] in (["s.getproctitle()]))"], ["-c"])
 
 
 def test_the_replacement_on_its_own_shows_no_titles() -> None:
     code = "import airflow_setproctitle_shim.replacement as r, json; r.setproctitle('title'); "
     modules = in_bare_interpreter(PACKAGE.parent, code + "print(json.dumps(list(sys.modules)))")
-    assert f"{shim.__name__}.titles" not in modules  # type: ignore[operator]
+    assert f"{shim.__name__}.titles" not in modules
 
 
 def test_a_verbose_interpreter_serves_too() -> None:
-    origin, _, _ = in_bare_interpreter(PACKAGE.parent, FACTS, "-v")  # type: ignore[misc]
+    origin, _, _ = in_bare_interpreter(PACKAGE.parent, FACTS, "-v")
     assert origin == shim.REPLACEMENT
 
 
@@ -179,7 +182,7 @@ def test_a_neutralised_module_that_was_reloaded_gets_everything_back() -> None:
 def test_a_class_in_sys_modules_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     native = importlib.import_module("setproctitle")
     odd = type("Odd", (), {"setproctitle": native.setproctitle})
-    monkeypatch.setitem(sys.modules, "odd", odd)  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, "odd", odd)
     shim.activate()
     assert shim.is_active()
     assert vars(odd)["setproctitle"] is native.setproctitle.__wrapped__

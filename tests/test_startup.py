@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -27,12 +28,12 @@ def state(venv: Venv, **variables: str) -> dict[str, object]:
 
 
 @pytest.fixture
-def mac(make_venv) -> Venv:
+def mac(make_venv: Callable[..., Venv]) -> Venv:
     return make_venv("setproctitle")
 
 
 @pytest.fixture
-def linux(make_venv) -> Venv:
+def linux(make_venv: Callable[..., Venv]) -> Venv:
     if sys.platform == "darwin":
         pytest.skip("needs a system that is not macOS")
     return make_venv("setproctitle", macos=False)

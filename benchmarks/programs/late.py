@@ -8,6 +8,7 @@ import json
 import sys
 import time
 import types
+from collections.abc import Callable
 
 import setproctitle
 
@@ -36,7 +37,7 @@ def main(count: int) -> None:
     print(json.dumps({"first": first, "again": timed(shim.activate), "places": places}))
 
 
-def timed(function: types.FunctionType) -> float:
+def timed(function: Callable[[], None]) -> float:
     """Return the seconds that a call takes."""
     started = time.perf_counter()
     function()

@@ -14,6 +14,8 @@ from environments import UV, Venv, clean_environ, pyenv_pythons, uv
 
 WANTED = ("3.9", "3.10", "3.11", "3.12", "3.13", "3.14", "3.15", "3.13t", "3.14t", "PyPy 3")
 REQUIRED = ("3.9", "3.10", "3.11", "3.12", "3.13", "3.15")
+# A sid is for tests only, and a mirror that stands still has expired Release files before long.
+APT_GET = ("apt-get", "-q", "-y", "-o", "Acquire::Check-Valid-Until=false")
 DEBIAN_PACKAGES = ("python3.14", "python3.15", "python3-setproctitle")
 
 FACTS = """
@@ -112,8 +114,12 @@ def debian(root: Path) -> str | None:
         if done.returncode:
             return f"debootstrap failed: {done.stdout[-300:]}"
     elif not (root / "usr/lib/python3/dist-packages/setproctitle").exists():
-        apt = ["chroot", str(root), "apt-get", "install", "-y", "-q", *DEBIAN_PACKAGES]
-        subprocess.run(apt, capture_output=True, check=True)
+        for action in (["update"], ["install", *DEBIAN_PACKAGES]):
+            done = subprocess.run(
+                ["chroot", str(root), *APT_GET, *action], capture_output=True, text=True, check=False
+            )
+            if done.returncode:
+                return f"apt-get {action[0]} failed: {done.stderr[-300:]}"
     return None
 
 

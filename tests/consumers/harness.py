@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from environments import SWITCH, Venv, clean_environ
+from filelock import FileLock
 from processes import free_port, running, wait_for
 
 
@@ -255,7 +256,7 @@ def run(consumer: Consumer, venv: Venv, directory: Path, shim: str, native: Nati
 
 def record(results: Path, consumer: Consumer, before: Outcome, after: Outcome, native: NativeCode) -> None:
     """Put the consumer's line into the results file, from which the table of consumers is made."""
-    line = {
+    line: dict[str, object] = {
         "consumer": consumer.name,
         "version": consumer.version,
         "native": native.name,
@@ -266,8 +267,17 @@ def record(results: Path, consumer: Consumer, before: Outcome, after: Outcome, n
         "why": consumer.why,
     }
     results.parent.mkdir(parents=True, exist_ok=True)
+    # Two processes may run the tests.
+    with FileLock(f"{results}.lock"):
+        _replace(results, line)
+
+
+def _replace(results: Path, line: dict[str, object]) -> None:
+    """Put a consumer's line in the place of the one that it had."""
     lines = [json.loads(text) for text in results.read_text().splitlines()] if results.exists() else []
-    others = [old for old in lines if (old["consumer"], old["version"]) != (consumer.name, consumer.version)]
+    others = [
+        old for old in lines if (old["consumer"], old["version"]) != (line["consumer"], line["version"])
+    ]
     lines = sorted([*others, line], key=lambda line: (line["consumer"].lower(), line["version"]))
     results.write_text("".join(json.dumps(line) + "\n" for line in lines))
 

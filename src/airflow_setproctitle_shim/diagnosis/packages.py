@@ -25,7 +25,7 @@ KNOWN = {
     "apache-airflow-core": (("0", CALLS), ("3.1", GUARDS)),
     "apache-airflow-task-sdk": (("0", GUARDS),),
     "gunicorn": (("0", CALLS), ("25", GUARDS)),
-    "mutmut": (("3", CALLS),),
+    "mutmut": (("3", CALLS), ("3.6", GUARDS)),
     "ray": (("0", CALLS), ("2.48", "has a copy of its own, which the shim does not reach")),
     **dict.fromkeys(("celery", "distributed", "faust", "faust-streaming", "granian"), (("0", CALLS),)),
     **dict.fromkeys(("neutron", "pgcli", "pytest-xdist", "rq", "salt", "sglang"), (("0", CALLS),)),

@@ -1,0 +1,252 @@
+"""What docs/project-files.md and the README tell users to write into their projects' files works as it stands.
+
+The package is not on the index while it is tested, so its wheel and those of its requirements are offered
+to every tool beside the index. On Linux the marker keeps the package away, which would also be so if the tool
+did not read the line; so each is run a second time with the marker made true.
+"""
+
+from __future__ import annotations
+
+import functools
+import http.server
+import re
+import shlex
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from environments import ROOT, MadeOnce, Venv, clean_environ, uv, wheels_of
+from packaging.requirements import Requirement
+
+NAME = "airflow-setproctitle-shim"
+PAGE = (ROOT / "docs/project-files.md").read_text()
+SECTIONS = dict(re.findall(r"^## (.*?)\n(.*?)(?=^## |\Z)", PAGE, re.MULTILINE | re.DOTALL))
+LINE = re.compile(rf"{NAME}; sys_platform == (?:\"darwin\"|'darwin')")
+WITH_MARKER = ["requirements.txt", "pyproject.toml", "uv", "tox", "nox", "conda"]
+
+
+def block(section: str, number: int = 0) -> str:
+    """A code block of a section of the page."""
+    blocks: list[str] = re.findall(r"^```\w+\n(.*?)^```", SECTIONS[section], re.MULTILINE | re.DOTALL)
+    return blocks[number]
+
+
+def made_true(text: str) -> str:
+    """The text with the marker changed so that it holds on the platform that runs the tests."""
+    return re.sub(r"\bdarwin\b", sys.platform, text)
+
+
+VARIANTS = [pytest.param(str, False, id="as it stands"), pytest.param(made_true, True, id="marker true")]
+
+
+@pytest.mark.parametrize("section", WITH_MARKER)
+def test_the_line_is_a_requirement_that_holds_on_macos_only(section: str) -> None:
+    requirement = Requirement(LINE.findall(block(section))[0])
+    assert requirement.marker is not None
+    holds = {
+        name: requirement.marker.evaluate({"sys_platform": name}) for name in ("darwin", "linux", "win32")
+    }
+    assert holds == {"darwin": True, "linux": False, "win32": False}
+
+
+def test_the_readme_has_the_line_and_the_command_of_uv_that_are_tested_here() -> None:
+    readme = (ROOT / "README.md").read_text()
+    assert f"    {block('requirements.txt')}" in readme
+    assert f"`{block('uv').strip()}`" in readme
+
+
+@pytest.fixture(scope="session")
+def wheels(wheel: Path, made_once: MadeOnce) -> Path:
+    """A directory with the package's wheel and those of all it requires."""
+    return wheels_of(wheel, made_once)
+
+
+@pytest.fixture
+def project(wheels: Path, tmp_path: Path) -> Project:
+    return Project(tmp_path, clean_environ(UV_FIND_LINKS=str(wheels), PIP_FIND_LINKS=str(wheels)))
+
+
+class Project:
+    """A user's project: a directory, and tools that find the wheels."""
+
+    def __init__(self, directory: Path, environ: dict[str, str]) -> None:
+        self.directory = directory
+        self.environ = {**environ, "UV_PYTHON": sys.executable}
+
+    def write(self, name: str, text: str) -> None:
+        (self.directory / name).write_text(text)
+
+    def uv(self, *arguments: str) -> str:
+        return uv(*arguments, cwd=self.directory, env=self.environ)
+
+    def tool(self, name: str, *arguments: str) -> str:
+        return self.uv("tool", "run", "--from", name, *arguments)
+
+
+def has_it(environment: Path) -> bool:
+    """Whether the package is installed in the environment, and can be imported there."""
+    there = bool(list(environment.glob("lib/*/site-packages/airflow_setproctitle_shim-*.dist-info")))
+    if there:
+        Venv(environment).run("-c", "import airflow_setproctitle_shim")
+    return there
+
+
+PROJECT = f'[project]\nname = "app"\nversion = "1"\nrequires-python = ">={sys.version_info[0]}.{sys.version_info[1]}"\n'
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("section", ["requirements.txt", "pyproject.toml"])
+def test_the_line_brings_the_package_to_a_mac_and_to_no_other_system(section: str, project: Project) -> None:
+    project.write(section, block(section))
+    compiled = {
+        system: project.uv("pip", "compile", "-q", "--python-platform", system, section)
+        for system in ("macos", "linux", "windows")
+    }
+    assert f"\n{NAME}==" in compiled["macos"]
+    assert NAME not in compiled["linux"] + compiled["windows"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("change", "installed"), VARIANTS)
+@pytest.mark.parametrize("section", ["requirements.txt", "pyproject.toml"])
+def test_pip_reads_the_line(
+    section: str, change: Callable[[str], str], installed: bool, project: Project
+) -> None:
+    project.write(section, change(block(section)))
+    venv = Venv.make(project.directory / ".venv")
+    venv.install("pip")
+    what = ["-r", section] if section == "requirements.txt" else ["."]
+    command = [str(venv.python), "-m", "pip", "install", "-q", *what]
+    if section == "pyproject.toml":  # A project needs something to build.
+        (project.directory / "your_project.py").touch()
+        project.write(section, change(block(section)) + '[tool.setuptools]\npy-modules = ["your_project"]\n')
+    subprocess.run(command, cwd=project.directory, env=project.environ, check=True)
+    assert has_it(venv.path) is installed
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("change", "installed"), VARIANTS)
+def test_uv_adds_it(change: Callable[[str], str], installed: bool, project: Project) -> None:
+    project.write("pyproject.toml", PROJECT)
+    _, *arguments = shlex.split(change(block("uv")))
+    project.uv(*arguments)
+    assert has_it(project.directory / ".venv") is installed
+    # Wherever the lock is made, it names the package for the systems of the marker.
+    lock = (project.directory / "uv.lock").read_text()
+    assert f'name = "{NAME}", marker = "sys_platform == \'{change("darwin")}\'"' in lock
+
+
+@pytest.fixture
+def index(wheels: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of an index that has the wheels: Poetry knows no other places."""
+    root = tmp_path_factory.mktemp("index")
+    for wheel in wheels.glob("*.whl"):
+        page = root / wheel.name.partition("-")[0].replace("_", "-")
+        page.mkdir()
+        (page / wheel.name).write_bytes(wheel.read_bytes())
+        (page / "index.html").write_text(f'<a href="{wheel.name}">{wheel.name}</a>')
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(root))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("change", "installed"), VARIANTS)
+def test_poetry_adds_it(change: Callable[[str], str], installed: bool, project: Project, index: str) -> None:
+    source = f'[tool.poetry]\npackage-mode = false\n[[tool.poetry.source]]\nname = "here"\nurl = "{index}"\n'
+    project.write("pyproject.toml", PROJECT + source)
+    project.environ["POETRY_VIRTUALENVS_IN_PROJECT"] = "true"
+    project.tool("poetry", *shlex.split(change(block("Poetry"))))
+    assert has_it(project.directory / ".venv") is installed
+    lock = (project.directory / "poetry.lock").read_text()
+    assert f'name = "{NAME}"' in lock and f'sys_platform == \\"{change("darwin")}\\"' in lock
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("change", "installed"), VARIANTS)
+def test_tox_reads_the_line(change: Callable[[str], str], installed: bool, project: Project) -> None:
+    more = "commands = python -c pass\nskip_install = true\npass_env = PIP_*\n"
+    project.write("tox.ini", change(block("tox")) + more)
+    project.tool("tox", "tox", "run", "-e", "py")
+    assert has_it(project.directory / ".tox/py") is installed
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("change", "installed"), VARIANTS)
+def test_nox_reads_the_line(change: Callable[[str], str], installed: bool, project: Project) -> None:
+    project.write("noxfile.py", change(block("nox")))
+    project.tool("nox", "nox", "--sessions", "tests")
+    assert has_it(project.directory / ".nox/tests") is installed
+
+
+@pytest.mark.slow
+def test_pipx_injects_it(project: Project) -> None:
+    project.environ.update(
+        PIPX_HOME=str(project.directory),
+        PIPX_BIN_DIR=str(project.directory / "bin"),
+        PIPX_DEFAULT_PYTHON=sys.executable,
+    )
+    project.tool("pipx", "pipx", "install", "-q", "gunicorn")
+    project.tool("pipx", *shlex.split(block("pipx")))
+    assert has_it(project.directory / "venvs/gunicorn")
+
+
+@pytest.mark.slow
+def test_uv_tool_installs_it_beside_a_program(project: Project) -> None:
+    project.environ.update(
+        UV_TOOL_DIR=str(project.directory / "tools"), UV_TOOL_BIN_DIR=str(project.directory / "bin")
+    )
+    _, *arguments = shlex.split(block("uv tool"))
+    project.uv(*arguments)
+    assert has_it(project.directory / "tools/gunicorn")
+
+
+@pytest.mark.slow
+def test_condas_file_gives_the_line_to_pip(project: Project) -> None:
+    project.write("environment.yml", block("conda"))
+    program = (
+        "import yaml; print(*yaml.safe_load(open('environment.yml'))['dependencies'][-1]['pip'], sep='\\n')"
+    )
+    lines = project.uv("run", "--no-project", "--with", "pyyaml", "python", "-c", program)
+    assert lines == block("requirements.txt")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "darwin", reason="there the line is kept")
+def test_a_lock_made_on_linux_drops_the_line_unless_it_is_universal(project: Project) -> None:
+    project.write("requirements.in", block("requirements.txt"))
+    trap = "The trap: locks made on Linux"
+    universal = shlex.split(block(trap))
+    only_here = [word for word in universal if word != "--universal"]
+
+    project.uv(*only_here[1:])
+    assert f"\n{NAME}==" not in (project.directory / "requirements.txt").read_text()
+    (project.directory / "requirements.txt").unlink()
+    project.tool("pip-tools", "pip-compile", "-q", "--strip-extras", "requirements.in")
+    assert f"\n{NAME}==" not in (project.directory / "requirements.txt").read_text()
+    (project.directory / "requirements.txt").unlink()
+
+    project.uv(*universal[1:])
+    assert re.search(
+        rf"^{NAME}==\S+ ; sys_platform == 'darwin'$",
+        (project.directory / "requirements.txt").read_text(),
+        re.MULTILINE,
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("change", "installed"), VARIANTS)
+def test_the_line_beside_a_lock_is_read(
+    change: Callable[[str], str], installed: bool, project: Project
+) -> None:
+    project.write("requirements.txt", "")
+    venv = Venv.make(project.directory / ".venv")
+    venv.install("pip")
+    command = shlex.split(change(block("The trap: locks made on Linux", 1)))
+    subprocess.run([str(venv.python), "-m", *command], cwd=project.directory, env=project.environ, check=True)
+    assert has_it(venv.path) is installed
