@@ -350,7 +350,7 @@ CHECKS = [
     flag("-X", "frozen_modules=off"),
     Check("-S: no startup file is read", no_site),
     Check("-S, then site.main(): served", no_site_then_main),
-    Check("hidden startup file: the entry point instead", hidden),
+    Check("startup file hidden: the entry point", hidden),
     Check("every other module's spec is the same", same_specs),
     Check("reload, pickle, re-import, inspect", prints_ok(AGAIN)),
     Check("32 threads import at once, 200 rounds", prints_ok(THREADS)),
