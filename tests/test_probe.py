@@ -16,7 +16,7 @@ import pytest
 from environments import ROOT, SWITCH, Venv, uv
 from processes import wait_for
 
-from airflow_setproctitle_shim.diagnosis import cli, probe
+from airflow_setproctitle_shim.diagnosis import cli, metadata, probe
 
 SHIM = "airflow_setproctitle_shim"
 
@@ -110,7 +110,7 @@ def test_without_ps_titles_cannot_be_probed_and_it_says_so(
 def test_without_processtitle_titles_cannot_be_probed_and_it_says_how_to_get_it(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(probe.metadata, "version", lambda name: "")
+    monkeypatch.setattr(metadata, "version", lambda name: "")
     assert cli.main(["probe", "--titles"]) == 1
     assert "pip install 'airflow-setproctitle-shim[titles]'" in capsys.readouterr().err
 
@@ -119,7 +119,7 @@ def test_without_setproctitle_there_is_nothing_to_probe(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys, "platform", "darwin")
-    monkeypatch.setattr(probe.metadata, "version", lambda name: "")
+    monkeypatch.setattr(metadata, "version", lambda name: "")
     assert cli.main(["probe"]) == 1
     assert "try: probe --simulate" in capsys.readouterr().err
 
@@ -162,8 +162,8 @@ def with_ends(served: bool = True, **ends: int) -> probe.Run:
             "The probe failed: 1 ended neither well nor by a signal",
         ),
         (
-            with_ends(**{"exit 1": 2}),
-            with_ends(**{"exit 1": 1}),
+            with_ends(True, **{"exit 1": 2}),
+            with_ends(True, **{"exit 1": 1}),
             False,
             "The probe failed: 3 ended",
         ),

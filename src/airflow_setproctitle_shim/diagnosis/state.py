@@ -145,15 +145,21 @@ def installed_at() -> float:
     return max((path.stat().st_mtime for path in records), default=os.stat(__file__).st_mtime)
 
 
+def unsafe_on_macos(version: str) -> bool:
+    """Return whether this setproctitle crashes after fork on macOS: 1.3.0 and later (py-setproctitle #113)."""
+    return [int(number) for number in re.findall(r"\d+", version)[:2]] >= [1, 3]
+
+
 def facts() -> dict[str, str]:
     """Return what concerns the shim in this interpreter, in words."""
     before = [name(it) for it in sys.meta_path[: sys.meta_path.index(finder)]] if is_active() else []  # type: ignore[arg-type]  # A ModuleSpec is an object.
     path, flaws = startup_file()
     version, shown = metadata.version("setproctitle"), metadata.version("processtitle")
-    unsafe = [int(number) for number in re.findall(r"\d+", version)[:2]] >= [1, 3]  # py-setproctitle #113
     by = f"shown in ps by processtitle {shown}" if shown else "not shown, as processtitle is not installed"
     native = (
-        f"{version} ({'crashes after fork' if unsafe else 'safe'} on macOS)" if version else "not installed"
+        f"{version} ({'crashes after fork' if unsafe_on_macos(version) else 'safe'} on macOS)"
+        if version
+        else "not installed"
     )
     state = ", ".join(flaw[1] for flaw in flaws) or "in order"
     return {
