@@ -1,1 +1,1 @@
-../src/airflow_setproctitle_shim/as_sitecustomize.py
+../src/airflow_setproctitle_shim/as_site_customize.py

@@ -272,14 +272,14 @@ def test_the_template_is_one_file_however_the_package_is_installed(
     editable.install("--no-deps", "--editable", str(ROOT))
     editable.install("importlib-metadata")
     assert installed == editable.run("-m", SHIM, "sitecustomize").stdout == TEMPLATE.read_text()
-    assert len(list(ROOT.glob("src/**/as_sitecustomize.py"))) == 1
+    assert len(list(ROOT.glob("src/**/as_site_customize.py"))) == 1
 
 
 def test_a_wheel_built_from_the_source_distribution_has_the_template(tmp_path: Path) -> None:
     uv("build", "--quiet", "--sdist", "--out-dir", str(tmp_path), str(ROOT))
     [archive] = tmp_path.glob("*.tar.gz")
     with tarfile.open(archive) as file:
-        assert any(name.endswith("airflow_setproctitle_shim/as_sitecustomize.py") for name in file.getnames())
+        assert any(name.endswith("airflow_setproctitle_shim/as_site_customize.py") for name in file.getnames())
     uv("build", "--quiet", "--wheel", "--out-dir", str(tmp_path), str(archive))
     venv = Venv.make(tmp_path / "venv")
     venv.install(str(next(tmp_path.glob("*.whl"))))

@@ -170,10 +170,10 @@ def test_datahubs_patch_finds_nothing_to_break(order: str, fresh_venv: Venv, tmp
     package.mkdir()
     (package / "__init__.py").touch()
     (tmp_path / "target/datahub/_setproctitle_patch.py").rename(package / "_setproctitle_patch.py")
-    # Their wheel has this file at a place where site does not look.
-    (fresh_venv.site_packages / "datahub_patch.pth").write_text("import datahub._setproctitle_patch\n")
-    (fresh_venv.site_packages / "aaa_uname.pth").write_text(
-        "import platform; platform.system = lambda: 'Darwin'\n"
+    # Their wheel has this file at a place where site does not look. Only it is shown Darwin.
+    (fresh_venv.site_packages / "datahub_patch.pth").write_text(
+        "import platform, sys; platform.system = lambda: 'Darwin'; real, sys.platform = sys.platform, 'darwin'; "
+        "import datahub._setproctitle_patch; sys.platform = real\n"
     )
     in_order(fresh_venv, "datahub_patch", order)
     code = (

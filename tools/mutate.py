@@ -70,7 +70,7 @@ ELSEWHERE = {
     "__init__.py": ["test_startup.py", "test_switch.py", "test_import_system.py"],
     "__main__.py": ["test_command_line.py"],
     "airflow.py": ["test_airflow_entry_point.py", "test_lineage.py"],
-    "as_sitecustomize.py": ["test_sitecustomize.py"],
+    "as_site_customize.py": ["test_sitecustomize.py"],
     "lineage.py": ["test_lineage.py"],
     "replacement.py": ["test_startup.py", "test_import_system.py"],
     "neutralise.py": ["test_import_system.py", "test_small_print.py"],

@@ -21,7 +21,7 @@ from . import doctor, packages, probe, state
 from .finding import SEVERITIES, Answer
 
 # Not named sitecustomize: a wheel with a file of that name looks like malware to scanners.
-TEMPLATE = Path(__file__).parent.parent / "as_sitecustomize.py"
+TEMPLATE = Path(__file__).parent.parent / "as_site_customize.py"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
