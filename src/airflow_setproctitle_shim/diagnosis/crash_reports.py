@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from . import signs
+from . import signs, times
 from .finding import Answer, Finding, Read
 
 READABLE = 64 * 2**20  # bytes; no crash report is larger
@@ -79,7 +79,7 @@ def crash_reports(
 def _finding(
     cause: signs.Cause, forked: bool, whose: str, found: list[tuple[Path, str]], switch_on: str
 ) -> Finding:
-    counts = {side: sum(its == side for _, its in found) for side in signs.SIDES}
+    counts = {side: sum(its == side for _, its in found) for side in times.SIDES}
     ours = cause.name == signs.SETPROCTITLE
     evidence = f"{len(found)} crash report{'s' * (len(found) > 1)} of {whose}"
     if forked or ours:
@@ -133,11 +133,13 @@ def _report(path: Path, installed_at: float) -> tuple[int, Report]:
     lines = [f"{images[frame['imageIndex']]} {frame.get('symbol', '')}" for frame in frames]
     notes = [*_strings(body.get("asi")), *_strings(body.get("termination"))]
     time = str(body.get("captureTime") or header.get("timestamp") or "").encode()
-    dated = signs.DATED.match(time)
-    when = signs.moment(dated) if dated else None
+    dated = times.DATED.match(time)
+    when = dated and times.moment(dated)
     cause = signs.cause_of_crash("\n".join([*lines, *notes]))
     forked = any(map(FORKED.search, notes))
-    return info.st_size, Report(cause, forked, _whose(body.get("procPath")), signs.side(when, installed_at))
+    return info.st_size, Report(
+        cause, forked, _whose(body.get("procPath")), times.side(when or times.NEVER, installed_at)
+    )
 
 
 def _strings(value: Any) -> Iterator[str]:

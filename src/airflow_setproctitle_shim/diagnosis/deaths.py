@@ -13,6 +13,7 @@ from typing import Any
 from . import signs
 from .finding import Answer, Finding, Read
 from .log_file import LogFile, Logs
+from .times import SIDES, UTC
 
 PACKED = (".gz", ".bz2", ".xz", ".zst", ".zip", ".Z", ".lz4", ".7z")
 
@@ -22,49 +23,41 @@ def read(places: Sequence[Path], installed_at: float, progress: Callable[[str], 
     raises for a file: what could not be read is in the answer, with the reason."""
     logs = Logs(installed_at)
     seen: set[str] = set()
-    for path, program, why in _files(places):
-        real = os.path.realpath(path)
-        if not why:
-            if real in seen:  # A place may lie in another one.
-                continue
-            seen.add(real)
+    for path, program in _files(places):
         progress(f"reading {path}")
         done = 0
         try:
-            if not why:
+            real, why = os.path.realpath(path), ""
+            if path.is_symlink() and path not in places:
+                why = "a symbolic link"
+            elif not stat.S_ISREG(os.stat(path).st_mode):
+                why = "not a regular file"
+            elif path.suffix in PACKED:
+                why = "packed"
+            elif real in seen:  # A place may lie in another one.
+                continue
+            else:
+                seen.add(real)
                 with path.open("rb") as file:
                     for done, why in LogFile(path, program, file, logs).read():  # noqa: B007
                         pass
-        except OSError as error:
-            why = error.strerror or str(error)
+        except (OSError, ValueError) as error:
+            why = getattr(error, "strerror", "") or str(error)
         logs.read.append(Read(path, done, why))
     return logs
 
 
-def _files(places: Sequence[Path]) -> Iterator[tuple[Path, str, str]]:
-    """Yield each file, what it is the log of by its place, and why it is not read, "" if it is."""
+def _files(places: Sequence[Path]) -> Iterator[tuple[Path, str]]:
+    """Yield each file, and each directory that could not be read, and what it is the log of by its place."""
     for place in places:
-        if not os.path.isdir(place):
-            yield place, place.stem, _unreadable(os.path.realpath(place))
-            continue
         failed: list[OSError] = []
-        for directory, _, names in os.walk(place, onerror=failed.append):
-            for path in (Path(directory, name) for name in sorted(names)):
+        for directory, _, names in os.walk(place, onerror=failed.append) if os.path.isdir(place) else ():
+            for name in sorted(names):
+                path = Path(directory, name)
                 inside = path.relative_to(place).parts
-                yield path, inside[0] if len(inside) > 1 else path.stem, _unreadable(str(path))
-        for error in failed:
-            yield Path(str(error.filename)), "", error.strerror or str(error)
-
-
-def _unreadable(path: str) -> str:
-    """Return why the file is not opened, "" if it may be."""
-    try:
-        mode = os.lstat(path).st_mode
-    except (OSError, ValueError) as error:
-        return getattr(error, "strerror", "") or str(error)
-    if not stat.S_ISREG(mode):
-        return "a symbolic link" if stat.S_ISLNK(mode) else "not a regular file"
-    return "packed" if path.endswith(PACKED) else ""
+                yield path, inside[0] if len(inside) > 1 else path.stem
+        for path in [Path(error.filename) for error in failed] if os.path.isdir(place) else [place]:
+            yield path, path.stem
 
 
 WATCH = (
@@ -77,21 +70,13 @@ def crashes(logs: Logs, remedy: str) -> Answer:
     """Return what the logs tell of deaths. `remedy` is what switches the shim on, "" if it is on."""
     answer = Answer(looked_at(logs), read=logs.read)
     rows: list[dict[str, Any]] = [
-        {
-            "program": key[0],
-            "cause": key[1],
-            **{side: tally[side] for side in signs.SIDES},
-            "first": tally.first,
-        }
-        for key, tally in sorted(logs.deaths.items())
-        if any(tally.values())
+        {"program": program, "cause": cause, **{side: its[side] for side in SIDES}, "first": its.first}
+        for (program, cause), its in sorted(logs.deaths.items())
     ]
     if rows:
-        counts = {side: logs.total(side) for side in signs.SIDES}
-        evidence = (
-            "{since} death{s} by SIGSEGV or Objective-C's abort since the shim was installed, {before} before, "
-            "{undated} undated"
-        ).format(s="s" * (counts["since"] != 1), **counts)
+        counts = {side: logs.total(side) for side in SIDES}
+        number = f"{counts['since']} death{'s' * (counts['since'] != 1)}"
+        evidence = f"{number} by SIGSEGV or Objective-C's abort since the shim was installed"
         line = (
             "{program}: {since} since, {before} before, {undated} undated; cause: {cause}; first at {first}"
         )
@@ -99,7 +84,7 @@ def crashes(logs: Logs, remedy: str) -> Answer:
         answer.findings.append(
             Finding(
                 "error" if counts["since"] else "note",
-                evidence,
+                evidence + ", {before} before, {undated} undated".format(**counts),
                 _remedy(rows, remedy),
                 tuple(filter(None, sources)),
                 tuple(line.format(**row) for row in rows),
@@ -134,20 +119,15 @@ def _remedy(rows: list[dict[str, Any]], switch_on: str) -> str:
 
 def looked_at(logs: Logs) -> str:
     """Return in a sentence what was read: "read 3 logs, 12.1 MB, 2026-10-02 to 2026-11-22; 2 .gz not read"."""
-    whole = [read for read in logs.read if not read.skipped]
-    size = sum(read.bytes for read in logs.read)
-    text = f"read {len(whole)} {'log' if len(whole) == 1 else 'logs'}, {size / 1e6:.1f} MB"
-    if logs.span[0] <= logs.span[1]:
-        first, last = (datetime.datetime.fromtimestamp(time, signs.UTC).date() for time in logs.span)
-        text += f", {first} to {last}"
-    skipped = [(read.path.suffix, read.skipped) for read in logs.read if read.skipped]
-    kinds = Counter(suffix if suffix in PACKED else f"({why})" for suffix, why in skipped)
+    whole = sum(not read.skipped for read in logs.read)
+    size = sum(read.bytes for read in logs.read) / 1e6
+    days = [str(datetime.datetime.fromtimestamp(time, UTC).date()) for time in logs.span]
+    text = f"read {whole} log{'s' * (whole != 1)}, {size:.1f} MB" + ", " * bool(days) + " to ".join(days)
+    skipped = Counter(
+        read.path.suffix if read.skipped == "packed" else f"({read.skipped})"
+        for read in logs.read
+        if read.skipped
+    )
     return "; ".join(
-        [
-            text,
-            *(
-                f"{number} {kind} not read"
-                for kind, number in sorted(kinds.items(), key=lambda item: (item[0] not in PACKED, item[0]))
-            ),
-        ]
+        [text, *(f"{number} {kind} not read" for kind, number in sorted(skipped.items(), reverse=True))]
     )
