@@ -38,9 +38,7 @@ def read(places: Sequence[Path], installed_at: float, progress: Callable[[str], 
                 continue
             else:
                 seen.add(real)
-                with path.open("rb") as file:
-                    for done, why in LogFile(path, program, file, logs).read():  # noqa: B007
-                        pass
+                done, why = LogFile(path, program, logs).read()
         except (OSError, ValueError) as error:
             why = getattr(error, "strerror", "") or str(error)
         logs.read.append(Read(path, done, why))

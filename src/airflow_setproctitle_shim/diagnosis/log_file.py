@@ -22,6 +22,7 @@ NAMES = 10_000  # processes and jobs that are remembered
 NEWLINE = b"\n"
 ANSI, PREFIX = re.compile(times.ANSI), re.compile(times.PREFIX)
 DUMP_ENDS = re.compile(rb"Fatal Python error|Extension modules:")
+CLOCK = re.compile(rb":\d\d:\d\d")
 FRAME = re.compile(rb'File \\*"([^"]+?)\\*", line \d+,? in ([^\s"\\]+)')
 AIRFLOW_3 = re.compile(
     rb"api-server +\||dag-processor +\||\bairflow\.sdk\.|\bapi_server_command\.py|\[supervisor\]|/execution/"
@@ -71,7 +72,7 @@ class Story:
                 self.lines.clear()
                 self.names.clear()
             self.last = when
-        wording = told.sentence.number
+        wording = told.sentence
         if told.name:
             moment, before = self.names.get(told.name, (times.NEVER, -1))
             self.names[told.name] = self.last, wording
@@ -81,48 +82,44 @@ class Story:
             if len(self.names) > NAMES:
                 self.names.popitem(last=False)
             wording = -1 if told.name.isdigit() else -2  # One process, one job: the wording does not matter.
-        self.lines[told.sentence.family, wording] += 1
+        self.lines[told.family, wording] += 1
         most: dict[str, int] = {}
         for (family, _), number in self.lines.items():
             most[family] = max(number, most.get(family, 0))
-        before, self.deaths = self.deaths, max(most.pop(signs.DUMP, 0), sum(most.values()))
-        return self.deaths > before
+        known, self.deaths = self.deaths, max(most.pop(signs.DUMP, 0), sum(most.values()))
+        return self.deaths > known
 
 
 class LogFile:
     """A log that is read in constant memory, however large it and its lines are."""
 
-    def __init__(self, path: Path, program: str, file: BinaryIO, logs: Logs) -> None:
-        self.path, self.program, self.file, self.logs = path, program, file, logs
-        self.left = os.fstat(file.fileno()).st_size  # A log may grow faster than it can be read.
-        self.number, self.stories = 1, defaultdict[bytes, Story](Story)
+    def __init__(self, path: Path, program: str, logs: Logs) -> None:
+        self.path, self.program, self.logs = path, program, logs
+        self.stories = defaultdict[bytes, Story](Story)
+        self.number = 1  # of the block's first line
         self.head = self.block = self.following = b""
         self.dated, self.searched = times.NEVER, -1  # the last time, and the last line that was looked at
 
-    def read(self) -> Iterator[tuple[int, str]]:
-        """Yield how many bytes were read so far, and why no more are, "" if they are."""
-        done, self.following = 0, self._more()
-        self.head = self.following
-        if b"\0" in self.head[:AHEAD]:
-            yield 0, "not text"
-            return
-        self.logs.airflow_3 |= bool(AIRFLOW_3.search(self.head))
-        first = times.DATED.search(self.head[:AHEAD])
-        self._note(first and times.moment(first))
-        while self.following:
-            self.block, self.following, self.searched = self.following, self._more(), -1
-            for begin in signs.lines(self.block):
-                self._line(begin)
-            self._note(self._when(self.block.rfind(NEWLINE, 0, -1) + 1))
-            self.number += self.block.count(NEWLINE)
-            done += len(self.block)
-            yield done, ""
-
-    def _more(self) -> bytes:
-        more = self.file.read(min(BLOCK, self.left))
-        more += self.file.readline(min(LINE, self.left - len(more)))
-        self.left -= len(more)
-        return more
+    def read(self) -> tuple[int, str]:
+        """Read it, and return how many bytes were read, and why no more, "" if all."""
+        with self.path.open("rb") as file:
+            blocks = _blocks(file)
+            self.head = self.following = next(blocks, b"")
+            if b"\0" in self.head[:AHEAD]:
+                return 0, "not text"
+            self.logs.airflow_3 |= bool(AIRFLOW_3.search(self.head))
+            first = times.DATED.search(self.head[:AHEAD])
+            self._note(first and times.moment(first))
+            done = 0
+            while self.following:
+                self.block, self.following, self.searched = self.following, next(blocks, b""), -1
+                for begin in signs.lines(self.block):
+                    self._line(begin)
+                if CLOCK.search(self.block, max(0, self.searched)):
+                    self._note(self._when(self.block.rfind(NEWLINE, 0, -1) + 1))
+                self.number += self.block.count(NEWLINE)
+                done += len(self.block)
+        return done, ""
 
     def _note(self, when: times.Moment | None) -> None:
         """Extend the span of times that were read."""
@@ -146,31 +143,32 @@ class LogFile:
         """Count what the line that begins there tells."""
         stop = self.block.find(NEWLINE, begin)
         line = self.block[begin : stop if stop >= 0 else None]
-        prefix = PREFIX.match(line) if b"| " in line[:99] else None
-        text = line[prefix.end() :] if prefix else line
-        if b"\x1b" in text or b"u001b" in text or b"#033" in text:
-            text = ANSI.sub(b"", text)
-        for told in signs.told(text):
-            self._count(told, prefix[1] if prefix else b"", begin)
+        found = PREFIX.match(line) if b"| " in line[:99] else None
+        prefix = found[1] if found else b""
+        line = line[found.end() :] if found else line
+        if b"\x1b" in line or b"u001b" in line or b"#033" in line:
+            line = ANSI.sub(b"", line)
+        tell = signs.told if len(line) < 1000 else signs.told.__wrapped__  # Long lines would fill the cache.
+        for told in tell(line):
+            self._count(told, prefix, begin)
 
     def _count(self, told: signs.Told, prefix: bytes, begin: int) -> None:
         """Count a death or a refusal, if it is another one than those that were told of."""
-        family, when = told.sentence.family, self._when(begin)
-        program = (told.who or prefix).decode() or self.program
-        if family == signs.REFUSED:
-            key, told = b" ", told._replace(name=b"")
-        else:
-            key = told.who if family == signs.DOCKER else prefix
-        cause = signs.OBJECTIVE_C if family == signs.OBJC else signs.UNKNOWN
-        if family == signs.DUMP:
+        who, when = told.who or prefix, self._when(begin)
+        program, cause = who.decode() or self.program, signs.UNKNOWN
+        tallies: dict[Any, Tally] = self.logs.deaths
+        if told.family == signs.REFUSED:
+            who, told, tallies = b" ", told._replace(name=b""), self.logs.refused
+        elif told.family == signs.OBJC:
+            cause = signs.OBJECTIVE_C
+        elif told.family == signs.DUMP:
             self.logs.dumps = True
             cause = signs.cause_of_dump(self._frames(begin, prefix))
-        if not self.stories[key].is_new(told, when):
-            return
-        tallies: dict[Any, Tally] = self.logs.refused if family == signs.REFUSED else self.logs.deaths
-        tally = tallies.setdefault(program if family == signs.REFUSED else (program, cause), Tally())
-        tally.first = tally.first or f"{self.path}:{self.number + self.block.count(NEWLINE, 0, begin)}"
-        tally[self._side(when)] += 1
+        if self.stories[who].is_new(told, when):
+            key = program if told.family == signs.REFUSED else (program, cause)
+            tally = tallies.setdefault(key, Tally())
+            tally.first = tally.first or f"{self.path}:{self.number + self.block.count(NEWLINE, 0, begin)}"
+            tally[self._side(when)] += 1
 
     def _side(self, when: times.Moment) -> str:
         its = times.side(when, self.logs.installed_at)
@@ -200,3 +198,12 @@ class LogFile:
             elif frame := FRAME.search(line):
                 frames.append(b" ".join(frame.groups()).decode(errors="replace"))
         return frames[:FRAMES]
+
+
+def _blocks(file: BinaryIO) -> Iterator[bytes]:
+    """Yield the whole lines that a file has now: it may grow faster than it can be read."""
+    left = os.fstat(file.fileno()).st_size
+    while block := file.read(min(BLOCK, left)):
+        block += file.readline(min(LINE, left - len(block)))
+        left -= len(block)
+        yield block
