@@ -46,8 +46,10 @@ def crash_reports(
             continue
         progress(f"reading {path}")
         why = "a .crash report has another format: open it in Console" if path.suffix == ".crash" else ""
+        size = 0
         try:
             if not why and (report := _report(path)):
+                size = path.stat().st_size
                 groups.setdefault(report[0], []).append((path, times.side(report[1], installed_at)))
             else:
                 why = why or OTHER_PROGRAM
@@ -56,7 +58,7 @@ def crash_reports(
         except (AttributeError, IndexError, KeyError, TypeError, ValueError, RecursionError) as error:
             named = path == place or PYTHON.search(path.name)
             why = f"{BROKEN}: {type(error).__name__} {error}" if named else OTHER_PROGRAM
-        answer.read.append(Read(path, 0 if why else path.stat().st_size, why))
+        answer.read.append(Read(path, size, why))
     skipped = Counter(file.skipped.partition(":")[0] for file in answer.read if file.skipped)
     whole = len(answer.read) - sum(skipped.values())
     read = f"read {whole} crash reports in {place}"

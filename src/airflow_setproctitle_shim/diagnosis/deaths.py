@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import math
 import os
 import stat
 from collections import Counter
@@ -10,9 +11,9 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from . import signs
+from . import log_file, signs
 from .finding import Answer, Finding, Read
-from .log_file import LogFile, Logs
+from .log_file import Logs
 from .times import SIDES, UTC
 
 PACKED = (".gz", ".bz2", ".xz", ".zst", ".zip", ".Z", ".lz4", ".7z")
@@ -38,7 +39,7 @@ def read(places: Sequence[Path], installed_at: float, progress: Callable[[str], 
                 continue
             else:
                 seen.add(real)
-                done, why = LogFile(path, program, logs).read()
+                done, why = log_file.read(path, program, logs)
         except (OSError, ValueError) as error:
             why = getattr(error, "strerror", "") or str(error)
         logs.read.append(Read(path, done, why))
@@ -119,7 +120,9 @@ def looked_at(logs: Logs) -> str:
     """Return in a sentence what was read: "read 3 logs, 12.1 MB, 2026-10-02 to 2026-11-22; 2 .gz not read"."""
     whole = sum(not read.skipped for read in logs.read)
     size = sum(read.bytes for read in logs.read) / 1e6
-    days = [str(datetime.datetime.fromtimestamp(time, UTC).date()) for time in logs.span]
+    days = [
+        str(datetime.datetime.fromtimestamp(time, UTC).date()) for time in logs.span if math.isfinite(time)
+    ]
     text = f"read {whole} log{'s' * (whole != 1)}, {size:.1f} MB" + ", " * bool(days) + " to ".join(days)
     skipped = Counter(
         read.path.suffix if read.skipped == "packed" else f"({read.skipped})"

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 import io
+import math
 import os
 import re
 from collections import Counter, OrderedDict, defaultdict
@@ -22,7 +22,6 @@ NAMES = 10_000  # processes and jobs that are remembered
 NEWLINE = b"\n"
 ANSI, PREFIX = re.compile(times.ANSI), re.compile(times.PREFIX)
 DUMP_ENDS = re.compile(rb"Fatal Python error|Extension modules:")
-CLOCK = re.compile(rb":\d\d:\d\d")
 FRAME = re.compile(rb'File \\*"([^"]+?)\\*", line \d+,? in ([^\s"\\]+)')
 AIRFLOW_3 = re.compile(
     rb"api-server +\||dag-processor +\||\bairflow\.sdk\.|\bapi_server_command\.py|\[supervisor\]|/execution/"
@@ -43,9 +42,15 @@ class Logs:
     read: list[Read] = field(default_factory=list)
     deaths: dict[tuple[str, str], Tally] = field(default_factory=dict)  # by program and cause
     refused: dict[str, Tally] = field(default_factory=dict)  # by program: 401 or 403 of the execution API
-    span: list[float] = field(default_factory=list)  # the first and the last time, as written
+    span: tuple[float, float] = (math.inf, -math.inf)  # the first and the last time, as written
     airflow_3: bool = False  # some of it was written by Airflow 3
     dumps: bool = False  # faulthandler was on in some program
+
+    def note(self, when: times.Moment | None) -> None:
+        """Extend the span of times."""
+        if when and when is not times.NEVER:
+            written = when.latest - (times.WEST if when.way else 0)
+            self.span = min(self.span[0], written), max(self.span[1], written)
 
     def total(self, side: str) -> int:
         return sum(tally[side] for tally in self.deaths.values())
@@ -90,120 +95,80 @@ class Story:
         return self.deaths > known
 
 
-class LogFile:
-    """A log that is read in constant memory, however large it and its lines are."""
-
-    def __init__(self, path: Path, program: str, logs: Logs) -> None:
-        self.path, self.program, self.logs = path, program, logs
-        self.stories = defaultdict[bytes, Story](Story)
-        self.number = 1  # of the block's first line
-        self.head = self.block = self.following = b""
-        self.dated, self.searched = times.NEVER, -1  # the last time, and the last line that was looked at
-
-    def read(self) -> tuple[int, str]:
-        """Read it, and return how many bytes were read, and why no more, "" if all."""
-        with self.path.open("rb") as file:
-            blocks = _blocks(file)
-            self.head = self.following = next(blocks, b"")
-            if b"\0" in self.head[:AHEAD]:
-                return 0, "not text"
-            self.logs.airflow_3 |= bool(AIRFLOW_3.search(self.head))
-            first = times.DATED.search(self.head[:AHEAD])
-            self._note(first and times.moment(first))
-            done = 0
-            while self.following:
-                self.block, self.following, self.searched = self.following, next(blocks, b""), -1
-                for begin in signs.lines(self.block):
-                    self._line(begin)
-                if CLOCK.search(self.block, max(0, self.searched)):
-                    self._note(self._when(self.block.rfind(NEWLINE, 0, -1) + 1))
-                self.number += self.block.count(NEWLINE)
-                done += len(self.block)
-        return done, ""
-
-    def _note(self, when: times.Moment | None) -> None:
-        """Extend the span of times that were read."""
-        if when and when != times.NEVER:
-            span = [*self.logs.span, when.latest - (times.WEST if when.way else 0)]
-            self.logs.span = [min(span), max(span)]
-
-    def _when(self, begin: int) -> times.Moment:
-        """Return the time of the line that begins there, else of the last dated line before it, else NEVER."""
-        at = begin
-        while at > self.searched:
-            found = times.DATED.match(self.block, at)
-            if its := found and times.moment(found):
-                self.dated = its
-                break
-            at = self.block.rfind(NEWLINE, 0, at - 1) + 1 if at else -1
-        self.searched = begin
-        return self.dated
-
-    def _line(self, begin: int) -> None:
-        """Count what the line that begins there tells."""
-        stop = self.block.find(NEWLINE, begin)
-        line = self.block[begin : stop if stop >= 0 else None]
-        found = PREFIX.match(line) if b"| " in line[:99] else None
-        prefix = found[1] if found else b""
-        line = line[found.end() :] if found else line
-        if b"\x1b" in line or b"u001b" in line or b"#033" in line:
-            line = ANSI.sub(b"", line)
-        tell = signs.told if len(line) < 1000 else signs.told.__wrapped__  # Long lines would fill the cache.
-        for told in tell(line):
-            self._count(told, prefix, begin)
-
-    def _count(self, told: signs.Told, prefix: bytes, begin: int) -> None:
-        """Count a death or a refusal, if it is another one than those that were told of."""
-        who, when = told.who or prefix, self._when(begin)
-        program, cause = who.decode() or self.program, signs.UNKNOWN
-        tallies: dict[Any, Tally] = self.logs.deaths
-        if told.family == signs.REFUSED:
-            who, told, tallies = b" ", told._replace(name=b""), self.logs.refused
-        elif told.family == signs.OBJC:
-            cause = signs.OBJECTIVE_C
-        elif told.family == signs.DUMP:
-            self.logs.dumps = True
-            cause = signs.cause_of_dump(self._frames(begin, prefix))
-        if self.stories[who].is_new(told, when):
-            key = program if told.family == signs.REFUSED else (program, cause)
-            tally = tallies.setdefault(key, Tally())
-            tally.first = tally.first or f"{self.path}:{self.number + self.block.count(NEWLINE, 0, begin)}"
-            tally[self._side(when)] += 1
-
-    def _side(self, when: times.Moment) -> str:
-        its = times.side(when, self.logs.installed_at)
-        if its == "undated" and when.way in self.zones:
-            at = when.latest - times.WEST - self.zones[when.way]
-            return times.side(times.Moment(at, at, b""), self.logs.installed_at)
-        return its
-
-    @functools.cached_property
-    def zones(self) -> dict[bytes, float]:
-        return times.zones(self.head)
-
-    def _frames(self, begin: int, prefix: bytes) -> list[str]:
-        """Return the innermost frames ("file function") of the dump that begins there."""
-        frames: list[str] = []
-        current = False
-        lines = io.BytesIO(self.block[begin : begin + AHEAD] + self.following[:AHEAD])
-        lines.readline()
-        for line in lines:
-            its = PREFIX.match(line)
-            if (its[1] if its else b"") != prefix:
-                continue
-            if b"Current thread 0x" in line:
-                current, frames = True, []
-            elif DUMP_ENDS.search(line) or current and frames and b"most recent call first" in line:
-                break
-            elif frame := FRAME.search(line):
-                frames.append(b" ".join(frame.groups()).decode(errors="replace"))
-        return frames[:FRAMES]
+def read(path: Path, program: str, logs: Logs) -> tuple[int, str]:
+    """Add what a log of the program tells to `logs`; return how many bytes were read, or why it was not."""
+    with path.open("rb") as file:
+        head = file.read(BLOCK)
+        file.seek(0)
+        if b"\0" in head[:AHEAD]:
+            return 0, "not text"
+        logs.airflow_3 |= bool(AIRFLOW_3.search(head))
+        first = times.DATED.search(head[:AHEAD])
+        logs.note(first and times.moment(first))
+        stories = defaultdict[bytes, Story](Story)
+        for start, number, line, when in _lines(file):
+            logs.note(when)
+            found = PREFIX.match(line) if b"| " in line[:99] else None
+            prefix = found[1] if found else b""
+            line = ANSI.sub(b"", line[found.end() :] if found else line)
+            # Long lines would fill the cache.
+            for told in signs.told(line) if len(line) < 1000 else signs.told.__wrapped__(line):
+                who, cause = told.who or prefix, signs.UNKNOWN
+                tallies: dict[Any, Tally] = logs.deaths
+                if told.family == signs.REFUSED:
+                    who, told, tallies = b" ", told._replace(name=b""), logs.refused
+                elif told.family == signs.OBJC:
+                    cause = signs.OBJECTIVE_C
+                elif told.family == signs.DUMP:
+                    logs.dumps, cause = True, signs.cause_of_dump(_frames(file, start, prefix))
+                if stories[who].is_new(told, when):
+                    name = (told.who or prefix).decode() or program
+                    tally = tallies.setdefault(name if tallies is logs.refused else (name, cause), Tally())
+                    tally.first = tally.first or f"{path}:{number}"
+                    tally[times.side(when, logs.installed_at, head)] += 1
+        return file.tell(), ""
 
 
-def _blocks(file: BinaryIO) -> Iterator[bytes]:
-    """Yield the whole lines that a file has now: it may grow faster than it can be read."""
-    left = os.fstat(file.fileno()).st_size
+def _lines(file: BinaryIO) -> Iterator[tuple[int, int, bytes, times.Moment]]:
+    """Yield the lines that may tell of a death: where each begins, its number, its text, and its time, else that
+    of the last dated line before it, else NEVER."""
+    left = os.fstat(file.fileno()).st_size  # A log may grow faster than it can be read.
+    start, number, when = 0, 1, times.NEVER
     while block := file.read(min(BLOCK, left)):
         block += file.readline(min(LINE, left - len(block)))
-        left -= len(block)
-        yield block
+        done, counted = -1, 0
+        for begin in signs.lines(block):
+            at = begin
+            while at > done:
+                found = times.DATED.match(block, at)
+                if its := found and times.moment(found):
+                    when = its
+                    break
+                at = block.rfind(NEWLINE, 0, at - 1) + 1 if at else -1
+            number += block.count(NEWLINE, counted, begin)
+            done = counted = begin
+            stop = block.find(NEWLINE, begin)
+            yield start + begin, number, block[begin : stop if stop >= 0 else None], when
+        number += block.count(NEWLINE, counted)
+        start, left = start + len(block), left - len(block)
+
+
+def _frames(file: BinaryIO, start: int, prefix: bytes) -> list[str]:
+    """Return the innermost frames ("file function") of the dump that begins there."""
+    here = file.tell()
+    file.seek(start)
+    lines = io.BytesIO(file.read(AHEAD))
+    file.seek(here)
+    frames: list[str] = []
+    current = False
+    for number, line in enumerate(lines):
+        its = PREFIX.match(line)
+        if (its[1] if its else b"") != prefix or not number:
+            continue
+        if b"Current thread 0x" in line:
+            current, frames = True, []
+        elif DUMP_ENDS.search(line) or current and frames and b"most recent call first" in line:
+            break
+        elif frame := FRAME.search(line):
+            frames.append(b" ".join(frame.groups()).decode(errors="replace"))
+    return frames[:FRAMES]

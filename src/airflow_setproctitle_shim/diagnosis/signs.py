@@ -55,12 +55,14 @@ for _family, _words, _pattern in _table("sentences.txt", 3):
         _SENTENCES.append((len(_SENTENCES), _family, _words.encode(), _find))
 _PID, _BEFORE, _AFTER = (re.compile(_PARTS[name].encode()) for name in ("{PID}", "{BEFORE}", "{AFTER}"))
 _NEEDLES = [re.compile(needle.encode() + b".*") for needle in _PARTS["{NEEDLES}"].split("  ")]
+_CLOCK = re.compile(rb":\d\d:\d\d")
 NEAR = 150  # bytes before and after a sentence
 
 
 def lines(block: bytes) -> list[int]:
-    """Return where the lines of a block begin that may hold a sentence."""
-    return sorted({block.rfind(b"\n", 0, at.start()) + 1 for its in _NEEDLES for at in its.finditer(block)})
+    """Return where the lines of a block begin that may hold a sentence, and the last one for its time."""
+    found = {block.rfind(b"\n", 0, at.start()) + 1 for its in _NEEDLES for at in its.finditer(block)}
+    return sorted(found | ({block.rfind(b"\n", 0, -1) + 1} if _CLOCK.search(block) else set()))
 
 
 class Told(NamedTuple):

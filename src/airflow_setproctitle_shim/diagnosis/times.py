@@ -63,13 +63,6 @@ def _moment(date: bytes, clock: bytes, zone: bytes, way: bytes) -> Moment | None
     return Moment(at, at, b"") if zone else Moment(at - EAST, at + WEST, way)
 
 
-def side(when: Moment, installed_at: float) -> str:
-    """Return whether it was before or since the installation, whatever the zone, or neither can be told."""
-    if when.earliest >= installed_at:
-        return "since"
-    return "before" if when.latest < installed_at else "undated"
-
-
 def apart(one: Moment, other: Moment) -> float:
     """Return how many seconds lie between two moments at least; those written in one way are of one zone."""
     if one.way == other.way:
@@ -77,7 +70,8 @@ def apart(one: Moment, other: Moment) -> float:
     return max(0, one.earliest - other.latest, other.earliest - one.latest)
 
 
-def zones(text: bytes) -> dict[bytes, float]:
+@functools.lru_cache(maxsize=1)
+def _zones(text: bytes) -> dict[bytes, float]:
     """Return the offset from UTC of the times without a zone, by how they are written, where the text shows it:
     each that stands between two with a zone, a minute apart at most, has the same."""
     offsets: dict[bytes, set[float]] = {}
@@ -91,3 +85,16 @@ def zones(text: bytes) -> dict[bytes, float]:
             offsets.setdefault(one.way, set()).add(offset)
         before, between = its.latest, []
     return {way: offset.pop() for way, offset in offsets.items() if len(offset) == 1}
+
+
+def side(when: Moment, installed_at: float, text: bytes = b"") -> str:
+    """Return whether it was before or since the installation, whatever the zone, or neither can be told; the text
+    that it stands in may show the zone."""
+    if when.earliest >= installed_at:
+        return "since"
+    if when.latest < installed_at:
+        return "before"
+    offset = _zones(text).get(when.way)
+    return (
+        "undated" if offset is None else "since" if when.latest - WEST - offset >= installed_at else "before"
+    )
