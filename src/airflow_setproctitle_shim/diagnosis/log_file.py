@@ -40,8 +40,9 @@ class Logs:
 
     installed_at: float
     read: list[Read] = field(default_factory=list)
-    deaths: dict[tuple[str, str], Tally] = field(default_factory=dict)  # by program and cause
-    refused: dict[str, Tally] = field(default_factory=dict)  # by program: 401 or 403 of the execution API
+    # By program and cause; and by program: 401 or 403 of the execution API.
+    deaths: dict[tuple[str, str], Tally] = field(default_factory=lambda: defaultdict(Tally))
+    refused: dict[str, Tally] = field(default_factory=lambda: defaultdict(Tally))
     span: tuple[float, float] = (math.inf, -math.inf)  # the first and the last time, as written
     airflow_3: bool = False  # some of it was written by Airflow 3
     dumps: bool = False  # faulthandler was on in some program
@@ -65,34 +66,35 @@ class Story:
     """
 
     def __init__(self) -> None:
-        self.last, self.deaths = times.NEVER, 0
-        self.lines = Counter[tuple[str, int]]()  # by family and wording
-        self.names: OrderedDict[bytes, tuple[times.Moment, int]] = OrderedDict()
+        self.last = times.NEVER
+        self.lines = defaultdict[tuple[str, int], int](int)  # by family and wording
+        self.families = defaultdict[str, int](int)  # deaths: the most lines of one wording
+        self.names = OrderedDict[bytes, tuple[int, times.Moment]]()  # last wording and time
 
     def is_new(self, told: signs.Told, when: times.Moment) -> bool:
         """Return whether what a line tells is another death than those told of before."""
         if when not in (self.last, times.NEVER):
             if times.apart(when, self.last) > BURST:
-                self.deaths = 0
-                self.lines.clear()
-                self.names.clear()
+                for known in (self.lines, self.families, self.names):
+                    known.clear()
             self.last = when
         wording = told.sentence
         if told.name:
-            moment, before = self.names.get(told.name, (times.NEVER, -1))
-            self.names[told.name] = self.last, wording
+            before, then = self.names.get(told.name, (-1, when))
+            self.names[told.name] = wording, self.last
             # The number of a process can be given again.
-            if before >= 0 and (before != wording or times.apart(self.last, moment) <= 2):
+            if before >= 0 and (before != wording or times.apart(self.last, then) <= 2):
                 return False
             if len(self.names) > NAMES:
                 self.names.popitem(last=False)
             wording = -1 if told.name.isdigit() else -2  # One process, one job: the wording does not matter.
         self.lines[told.family, wording] += 1
-        most: dict[str, int] = {}
-        for (family, _), number in self.lines.items():
-            most[family] = max(number, most.get(family, 0))
-        known, self.deaths = self.deaths, max(most.pop(signs.DUMP, 0), sum(most.values()))
-        return self.deaths > known
+        if self.lines[told.family, wording] <= self.families[told.family]:
+            return False
+        self.families[told.family] += 1
+        dumps = self.families[signs.DUMP]
+        others = sum(self.families.values()) - dumps
+        return dumps > others if told.family == signs.DUMP else others > dumps
 
 
 def read(path: Path, program: str, logs: Logs) -> tuple[int, str]:
@@ -123,7 +125,7 @@ def read(path: Path, program: str, logs: Logs) -> tuple[int, str]:
                     logs.dumps, cause = True, signs.cause_of_dump(_frames(file, start, prefix))
                 if stories[who].is_new(told, when):
                     name = (told.who or prefix).decode() or program
-                    tally = tallies.setdefault(name if tallies is logs.refused else (name, cause), Tally())
+                    tally = tallies[name if tallies is logs.refused else (name, cause)]
                     tally.first = tally.first or f"{path}:{number}"
                     tally[times.side(when, logs.installed_at, head)] += 1
         return file.tell(), ""
