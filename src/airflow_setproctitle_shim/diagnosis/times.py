@@ -21,9 +21,9 @@ WORDS = rb"(?i:trace|debug|info|notice|warn(?:ing)?|error|critical|fatal|timesta
 DATED = re.compile(
     rb"(?m)^(?:" + PREFIX + rb")?(?:"
     rb"(?:(?:[^a-zA-Z\n]|" + ANSI + rb"|\b" + WORDS + rb"\b){0,48}?|\{.{0,4000}?\"@?" + WORDS + rb"\": ?\")"
-    rb"(?<!\d)((?:199|20\d)\d[-/]\d\d[-/]\d\d)(?:[T ]|, ?)(\d\d:\d\d:\d\d)"
+    rb"(?<!\d)((?:199|20\d)\d[-/]\d\d[-/]\d\d)(?:[T ]|, ?)([0-2]\d:[0-5]\d:[0-6]\d)"
     rb"(?:([.,])\d+)? ?(Z|UTC|GMT|[+-]\d\d:?\d\d(?!\d))?"
-    rb"|(?:[^a-zA-Z\n]{0,9}[A-Z][a-z][a-z] )?([A-Z][a-z][a-z]) +(\d{1,2}) (\d\d:\d\d:\d\d)(?: (\d{4})\b)?)"
+    rb"|(?:[^a-zA-Z\n]{0,9}[A-Z][a-z][a-z] )?([A-Z][a-z][a-z]) +([123]?\d) ([0-2]\d:[0-5]\d:[0-6]\d)(?: (\d{4})\b)?)"
 )
 
 
@@ -41,26 +41,30 @@ NEVER = Moment(-math.inf, math.inf, b"never")
 def moment(found: re.Match[bytes]) -> Moment | None:
     """Return what a match of DATED can mean, None if there is no such day."""
     date, clock, fraction, zone, month, day, time, year = found.groups()[1:]
-    if date:
-        return _moment(date, clock, zone or b"", date[4:5] + (fraction or b""))
-    if month not in MONTHS:
+    if month and month not in MONTHS:
         return None
-    number, tomorrow = MONTHS.index(month) + 1, datetime.datetime.now(UTC) + datetime.timedelta(days=1)
-    last = tomorrow.year - ((number, int(day)) > (tomorrow.month, tomorrow.day))
-    its = _moment(b"%d-%02d-%02d" % (int(year or last), number, int(day)), time, b"", b"year")
-    # Without a year it is of the last one that had the day, or of any before.
-    return its if year or not its else Moment(-math.inf, its.latest, b"no year")
+    if month:  # Without a year it is of the last one that had the day, or of any before.
+        clock, number = time, MONTHS.index(month) + 1
+        tomorrow = datetime.datetime.now(UTC) + datetime.timedelta(days=1)
+        last = tomorrow.year - ((number, int(day)) > (tomorrow.month, tomorrow.day))
+        date = b"%d-%02d-%02d" % (int(year or last), number, int(day))
+    if (midnight := _midnight(date, zone or b"")) is None:
+        return None
+    at = midnight + 3600 * int(clock[:2]) + 60 * int(clock[3:5]) + int(clock[6:])
+    if zone:
+        return Moment(at, at, b"")
+    earliest = -math.inf if month and not year else at - EAST
+    return Moment(earliest, at + WEST, b"%b%b" % (date[4:5] if not month else b"month", fraction or b""))
 
 
-@functools.lru_cache(maxsize=1024)
-def _moment(date: bytes, clock: bytes, zone: bytes, way: bytes) -> Moment | None:
+@functools.lru_cache(maxsize=64)
+def _midnight(date: bytes, zone: bytes) -> float | None:
     hours = zone[:3] + b":" + zone[-2:] if zone[:1] in (b"+", b"-") else b"+00:00"
+    text = b"%bT00:00:00%b" % (date.replace(b"/", b"-"), hours)
     try:
-        text = b"%bT%b%b" % (date.replace(b"/", b"-"), clock, hours)
-        at = datetime.datetime.fromisoformat(text.decode()).timestamp()
+        return datetime.datetime.fromisoformat(text.decode()).timestamp()
     except ValueError:
         return None
-    return Moment(at, at, b"") if zone else Moment(at - EAST, at + WEST, way)
 
 
 def apart(one: Moment, other: Moment) -> float:
@@ -77,8 +81,9 @@ def _zones(text: bytes) -> dict[bytes, float]:
     offsets: dict[bytes, set[float]] = {}
     before, between = -math.inf, list[Moment]()
     for its in filter(None, map(moment, DATED.finditer(text))):
-        if its.way:
+        if its.way and math.isfinite(its.earliest):
             between.append(its)
+        if its.way:
             continue
         for one in between if its.latest - before <= 60 else ():
             offset = round((one.latest - WEST - its.latest) / 900) * 900.0
@@ -94,7 +99,6 @@ def side(when: Moment, installed_at: float, text: bytes = b"") -> str:
         return "since"
     if when.latest < installed_at:
         return "before"
-    offset = _zones(text).get(when.way)
-    return (
-        "undated" if offset is None else "since" if when.latest - WEST - offset >= installed_at else "before"
-    )
+    if (offset := _zones(text).get(when.way)) is None:
+        return "undated"
+    return "since" if when.latest - WEST - offset >= installed_at else "before"
