@@ -74,22 +74,19 @@ def crashes(logs: Logs, remedy: str) -> Answer:
     ]
     if rows:
         counts = {side: logs.total(side) for side in SIDES}
-        number = f"{counts['since']} death{'s' * (counts['since'] != 1)}"
-        evidence = f"{number} by SIGSEGV or Objective-C's abort since the shim was installed"
+        evidence = (
+            f"{counts['since']} death{'s' * (counts['since'] != 1)} by SIGSEGV or Objective-C's abort since "
+        )
+        evidence += "the shim was installed, {before} before, {undated} undated".format(**counts)
         line = (
             "{program}: {since} since, {before} before, {undated} undated; cause: {cause}; first at {first}"
         )
-        sources = dict.fromkeys(signs.CAUSES[row["cause"]].source for row in rows)
-        answer.findings.append(
-            Finding(
-                "error" if counts["since"] else "note",
-                evidence + ", {before} before, {undated} undated".format(**counts),
-                _remedy(rows, remedy),
-                tuple(filter(None, sources)),
-                tuple(line.format(**row) for row in rows),
-                {"counts": counts, "by": rows},
-            )
+        details = tuple(line.format(**row) for row in rows)
+        sources = tuple(
+            {signs.CAUSES[row["cause"]].source: 1 for row in rows if row["cause"] != signs.UNKNOWN}
         )
+        severity, data = "error" if counts["since"] else "note", {"counts": counts, "by": rows}
+        answer.findings.append(Finding(severity, evidence, _remedy(rows, remedy), sources, details, {**data}))
     if logs.airflow_3 and not logs.dumps:
         evidence = "Airflow 3 logs no death of its workers unless faulthandler is on, and it shows in no log"
         answer.findings.append(Finding("note", evidence, WATCH))
@@ -101,16 +98,15 @@ def crashes(logs: Logs, remedy: str) -> Answer:
 
 def _remedy(rows: list[dict[str, Any]], switch_on: str) -> str:
     """Return what helps against the deaths since the installation, by their causes."""
-    since = {row["cause"]: row["program"] for row in rows if row["since"]}
-    programs = {row["program"] for row in rows if row["since"] and row["cause"] == signs.SETPROCTITLE}
-    if switch_on:
-        programs |= {row["program"] for row in rows if row["since"] and row["cause"] == signs.UNKNOWN}
+    causes = sorted({row["cause"] for row in rows if row["since"]})
+    blamed = (signs.SETPROCTITLE, signs.UNKNOWN) if switch_on else (signs.SETPROCTITLE,)
+    programs = sorted({row["program"] for row in rows if row["since"] and row["cause"] in blamed})
     start = (
         f"{switch_on}; then restart" if switch_on else "restart what may run since before the installation:"
     )
-    remedies = [f"{start} {', '.join(sorted(programs))}"] if programs else []
-    remedies += [signs.CAUSES[cause].remedy for cause in since if signs.CAUSES[cause].remedy]
-    remedies += [f"to see the cause, {WATCH}"] if signs.UNKNOWN in since else []
+    remedies = [f"{start} {', '.join(programs)}"] if programs else []
+    remedies += filter(None, (signs.CAUSES[cause].remedy for cause in causes))
+    remedies += [f"to see the cause, {WATCH}"] if signs.UNKNOWN in causes else []
     if not remedies and any(row["undated"] for row in rows):
         return "tell by the lines where they stand whether they are newer than the installation"
     return "; ".join(remedies) or "nothing to do: none is newer than the installation"
@@ -118,17 +114,17 @@ def _remedy(rows: list[dict[str, Any]], switch_on: str) -> str:
 
 def looked_at(logs: Logs) -> str:
     """Return in a sentence what was read: "read 3 logs, 12.1 MB, 2026-10-02 to 2026-11-22; 2 .gz not read"."""
-    whole = sum(not read.skipped for read in logs.read)
-    size = sum(read.bytes for read in logs.read) / 1e6
+    whole = [read for read in logs.read if not read.skipped]
+    size = sum(read.bytes for read in whole) / 1e6
     days = [
-        str(datetime.datetime.fromtimestamp(time, UTC).date()) for time in logs.span if math.isfinite(time)
+        str(datetime.datetime.fromtimestamp(time, UTC).date()) for time in logs.span if abs(time) < math.inf
     ]
-    text = f"read {whole} log{'s' * (whole != 1)}, {size:.1f} MB" + ", " * bool(days) + " to ".join(days)
-    skipped = Counter(
-        read.path.suffix if read.skipped == "packed" else f"({read.skipped})"
-        for read in logs.read
-        if read.skipped
+    text = (
+        f"read {len(whole)} log{'s' * (len(whole) != 1)}, {size:.1f} MB"
+        + ", " * bool(days)
+        + " to ".join(days)
     )
-    return "; ".join(
-        [text, *(f"{number} {kind} not read" for kind, number in sorted(skipped.items(), reverse=True))]
-    )
+    left_out = [(read.path.suffix, read.skipped) for read in logs.read if read.skipped]
+    kinds = Counter(suffix if why == "packed" else f"({why})" for suffix, why in left_out)
+    counted = sorted(kinds.items(), reverse=True)
+    return "; ".join([text, *(f"{number} {kind} not read" for kind, number in counted)])
