@@ -21,6 +21,7 @@ BURST = 60.0  # seconds between two lines that do not tell of one death
 NAMES = 10_000  # processes and jobs that are remembered
 NEWLINE = b"\n"
 ANSI, PREFIX = re.compile(times.ANSI), re.compile(times.PREFIX)
+NEXT_THREAD = b"most recent call first"
 DUMP_ENDS = re.compile(rb"Fatal Python error|Extension modules:")
 FRAME = re.compile(rb'File \\*"([^"]+?)\\*", line \d+,? in ([^\s"\\]+)')
 AIRFLOW_3 = re.compile(
@@ -169,7 +170,7 @@ def _frames(file: BinaryIO, start: int, prefix: bytes) -> list[str]:
             continue
         if b"Current thread 0x" in line:
             current, frames = True, []
-        elif DUMP_ENDS.search(line) or current and frames and b"most recent call first" in line:
+        elif DUMP_ENDS.search(line) or current and (frames[FRAMES:] or frames and NEXT_THREAD in line):
             break
         elif frame := FRAME.search(line):
             frames.append(b" ".join(frame.groups()).decode(errors="replace"))
