@@ -50,7 +50,7 @@ class Logs:
 
     def note(self, when: times.Moment | None) -> None:
         """Extend the span of times."""
-        if when and when is not times.NEVER:
+        if when and when != times.NEVER:
             written = when.latest - (times.WEST if when.way else 0)
             self.span = min(self.span[0], written), max(self.span[1], written)
 
@@ -108,9 +108,8 @@ def read(path: Path, program: str, logs: Logs) -> tuple[int, str]:
         logs.airflow_3 |= bool(AIRFLOW_3.search(head))
         first = times.DATED.search(head[:AHEAD])
         logs.note(first and times.moment(first))
-        stories = defaultdict[bytes, Story](Story)
+        stories, when = defaultdict[bytes, Story](Story), times.NEVER
         for start, number, line, when in _lines(file):
-            logs.note(when)
             found = PREFIX.match(line) if b"| " in line[:99] else None
             prefix = found[1] if found else b""
             line = ANSI.sub(b"", line[found.end() :] if found else line)
@@ -129,6 +128,7 @@ def read(path: Path, program: str, logs: Logs) -> tuple[int, str]:
                     tally = tallies[name if tallies is logs.refused else (name, cause)]
                     tally.first = tally.first or f"{path}:{number}"
                     tally[times.side(when, logs.installed_at, head)] += 1
+        logs.note(when)
         return file.tell(), ""
 
 
