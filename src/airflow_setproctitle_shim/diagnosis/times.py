@@ -1,0 +1,104 @@
+"""The times that lines of a log begin with, and which moments they can mean."""
+
+from __future__ import annotations
+
+import datetime
+import functools
+import math
+import re
+from typing import NamedTuple
+
+SIDES = ("before", "since", "undated")
+UTC = datetime.timezone.utc
+EAST, WEST = 14 * 3600.0, 12 * 3600.0  # of all zones, in seconds
+MONTHS = b"Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split()
+
+# The name that `airflow standalone`, docker compose, honcho and foreman put before each line of a program.
+ANSI = rb"(?:\x1b|\\u001b|#033)\[[\d;]*m"
+PREFIX = rb"(?:%b)*(?:\d\d:\d\d:\d\d )?([A-Za-z][\w.-]{1,60}) *(?:%b)* ?\| ?(?:%b)*" % (ANSI, ANSI, ANSI)
+# A line's own time stands at its start or is a value in JSON; times elsewhere are data.
+WORDS = rb"(?i:trace|debug|info|notice|warn(?:ing)?|error|critical|fatal|timestamp|asctime|time|ts|date)"
+DATED = re.compile(
+    rb"(?m)^(?:" + PREFIX + rb")?(?:"
+    rb"(?:(?:[^a-zA-Z\n]|" + ANSI + rb"|\b" + WORDS + rb"\b){0,48}?|\{.{0,4000}?\"@?" + WORDS + rb"\": ?\")"
+    rb"(?<!\d)((?:199|20\d)\d[-/]\d\d[-/]\d\d)(?:[T ]|, ?)([0-2]\d:[0-5]\d:[0-6]\d)"
+    rb"(?:([.,])\d+)? ?(Z|UTC|GMT|[+-]\d\d:?\d\d(?!\d))?"
+    rb"|(?:[^a-zA-Z\n]{0,9}[A-Z][a-z][a-z] )?([A-Z][a-z][a-z]) +([123]?\d) ([0-2]\d:[0-5]\d:[0-6]\d)(?: (\d{4})\b)?)"
+)
+
+
+class Moment(NamedTuple):
+    """What a written time can mean: at the earliest and at the latest, in seconds since the epoch."""
+
+    earliest: float
+    latest: float
+    way: bytes  # how it is written; b"" if with a zone
+
+
+NEVER = Moment(-math.inf, math.inf, b"never")
+
+
+def moment(found: re.Match[bytes]) -> Moment | None:
+    """Return what a match of DATED can mean, None if there is no such day."""
+    date, clock, fraction, zone, month, day, time, year = found.groups()[1:]
+    if month and month not in MONTHS:
+        return None
+    if month:  # Without a year it is of the last one that had the day, or of any before.
+        clock, number = time, MONTHS.index(month) + 1
+        tomorrow = datetime.datetime.now(UTC) + datetime.timedelta(days=1)
+        last = tomorrow.year - ((number, int(day)) > (tomorrow.month, tomorrow.day))
+        date = b"%d-%02d-%02d" % (int(year or last), number, int(day))
+    if (midnight := _midnight(date, zone or b"")) is None:
+        return None
+    at = midnight + 3600 * int(clock[:2]) + 60 * int(clock[3:5]) + int(clock[6:])
+    if zone:
+        return Moment(at, at, b"")
+    earliest = -math.inf if month and not year else at - EAST
+    return Moment(earliest, at + WEST, b"%b%b" % (date[4:5] if not month else b"month", fraction or b""))
+
+
+@functools.lru_cache(maxsize=64)
+def _midnight(date: bytes, zone: bytes) -> float | None:
+    hours = zone[:3] + b":" + zone[-2:] if zone[:1] in (b"+", b"-") else b"+00:00"
+    text = b"%bT00:00:00%b" % (date.replace(b"/", b"-"), hours)
+    try:
+        return datetime.datetime.fromisoformat(text.decode()).timestamp()
+    except ValueError:
+        return None
+
+
+def apart(one: Moment, other: Moment) -> float:
+    """Return how many seconds lie between two moments at least; those written in one way are of one zone."""
+    if one.way == other.way:
+        return abs(one.latest - other.latest) if one != other else 0
+    return max(0, one.earliest - other.latest, other.earliest - one.latest)
+
+
+@functools.lru_cache(maxsize=1)
+def _zones(text: bytes) -> dict[bytes, float]:
+    """Return the offset from UTC of the times without a zone, by how they are written, where the text shows it:
+    each that stands between two with a zone, a minute apart at most, has the same."""
+    offsets: dict[bytes, set[float]] = {}
+    before, between = -math.inf, list[Moment]()
+    for its in filter(None, map(moment, DATED.finditer(text))):
+        if its.way and math.isfinite(its.earliest):
+            between.append(its)
+        if its.way:
+            continue
+        for one in between if its.latest - before <= 60 else ():
+            offset = round((one.latest - WEST - its.latest) / 900) * 900.0
+            offsets.setdefault(one.way, set()).add(offset)
+        before, between = its.latest, []
+    return {way: offset.pop() for way, offset in offsets.items() if len(offset) == 1}
+
+
+def side(when: Moment, installed_at: float, text: bytes = b"") -> str:
+    """Return whether it was before or since the installation, whatever the zone, or neither can be told; the text
+    that it stands in may show the zone."""
+    if when.earliest >= installed_at:
+        return "since"
+    if when.latest < installed_at:
+        return "before"
+    if (offset := _zones(text).get(when.way)) is None:
+        return "undated"
+    return "since" if when.latest - WEST - offset >= installed_at else "before"
