@@ -34,7 +34,6 @@ TEMPLATE = ROOT / "sitecustomize_template/sitecustomize.py"
         ["probe", "-n", "many"],
         ["probe", "--timeout", "0"],
         ["probe", "--timeout", "nan"],
-        ["probe", "--method", "vfork"],
         ["probe", "--method", "spawn"],
         ["status", "--python", ""],
         ["sitecustomize", "--write", "."],
@@ -93,7 +92,7 @@ def test_no_traceback_reaches_the_user(
     def fail() -> None:
         raise error
 
-    monkeypatch.setattr(state, "state", fail)
+    monkeypatch.setattr(state, "startup", fail)
     assert cli.main(["status"]) == status
     captured = capsys.readouterr()
     assert message in captured.err and "Traceback" not in captured.err
@@ -106,7 +105,7 @@ def test_errors_are_json_where_json_was_asked_for(
     def fail() -> None:
         raise OSError("no luck")
 
-    monkeypatch.setattr(state, "state", fail)
+    monkeypatch.setattr(state, "startup", fail)
     assert cli.main(["status", *json_or_not]) == 1
     captured = capsys.readouterr()
     assert captured.err == "airflow-setproctitle-shim: no luck\n"

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from .. import OFF, VARIABLE, setting
 from . import airflow_server, crash_reports, deaths, packages, state
 from .finding import Answer, Finding
 from .log_file import Logs
@@ -32,8 +31,7 @@ class Facts:
 
     def remedy(self) -> str:
         """What to do about deaths since the installation: "" if the shim is on."""
-        _, off = state.state()
-        return off.remedy if off else f"unset {VARIABLE}" if setting() in OFF else ""
+        return "; ".join(finding.remedy for finding in state.startup().findings)
 
     def crash_reports(self) -> Answer:
         place = self.crash_reports_at or Path(os.path.expanduser("~/Library/Logs/DiagnosticReports"))
@@ -61,7 +59,6 @@ def diagnose(facts: Facts, names: Iterable[str]) -> dict[str, Answer]:
             answers[name] = CHECKS[name][1](facts)
         except Exception as error:  # noqa: BLE001  # the other checks' findings must still be shown
             evidence = f"the check {name} failed: {type(error).__name__}: {error}"
-            answers[name] = Answer(
-                "the check failed", [Finding("warning", evidence, "please report this line")]
-            )
+            finding = Finding("warning", evidence, "please report this line")
+            answers[name] = Answer("the check failed", [finding])
     return answers

@@ -32,14 +32,15 @@ def recorded(dist: Distribution) -> dict[str, str]:
     return {}
 
 
-def is_intact(path: Path, digest: str) -> bool:
-    """Return whether a file has the hash that RECORD gives for it; RECORD may give none."""
-    mode, _, value = digest.partition("=")
+def is_intact(path: Path, digest: str | None) -> bool:
+    """Return whether a file has the hash in RECORD: "" if RECORD gives none, None if the file is not in it."""
+    mode, _, value = (digest or "").partition("=")
     try:
-        found = hashlib.new(mode, read(path)).digest() if mode else b""
-    except (OSError, ValueError):
+        return digest == "" or hashlib.new(mode, read(path)).digest() == base64.urlsafe_b64decode(
+            value + "=="
+        )
+    except (OSError, ValueError, TypeError):
         return False
-    return not mode or base64.urlsafe_b64encode(found).rstrip(b"=").decode() == value
 
 
 def read(path: Path) -> bytes:

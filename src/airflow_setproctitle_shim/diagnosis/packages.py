@@ -16,7 +16,7 @@ from importlib_metadata import Distribution
 from .. import is_active
 from . import metadata
 from .finding import Answer, Finding
-from .state import reinstall
+from .state import install
 
 CALLS, GUARDS = "calls it", "keeps it from macOS itself"
 # Who is known to import setproctitle, most of them where it is installed, and from which version on what comes of it.
@@ -27,16 +27,16 @@ KNOWN = {
     "gunicorn": (("0", CALLS), ("25", GUARDS)),
     "mutmut": (("3", CALLS),),
     "ray": (("0", CALLS), ("2.48", "has a copy of its own, which the shim does not reach")),
-    **dict.fromkeys(("celery", "distributed", "faust", "faust-streaming", "granian"), (("0", CALLS),)),
-    **dict.fromkeys(("neutron", "pgcli", "pytest-xdist", "rq", "salt", "sglang"), (("0", CALLS),)),
-    **dict.fromkeys(("skypilot", "vllm", "xinference"), (("0", CALLS),)),
 }
+ALWAYS = (
+    "celery distributed faust faust-streaming granian neutron pgcli pytest-xdist rq salt sglang skypilot vllm"
+)
+KNOWN.update(dict.fromkeys([*ALWAYS.split(), "xinference"], (("0", CALLS),)))
 FIELD = re.compile(r"(?im)^(name|version):[ \t]*(\S+)[ \t\r]*$")
 REQUIRES = re.compile(  # on macOS, and without an extra
     r"(?im)^Requires-Dist:\s*setproctitle\s*(?![\w.-])(?!.*\bextra\s*==)"
     r"(?!.*(==\s*['\"](linux|win32|windows)|!=\s*['\"]darwin))"
 )
-PATCH = re.compile(rb"from setproctitle import setproctitle\s+except ImportError:\s+def setproctitle\(")
 
 
 class Package(NamedTuple):
@@ -107,20 +107,18 @@ def used_by(packages: Sequence[Package]) -> Answer:
 
 def edited(packages: Sequence[Package]) -> Answer:
     """Return which of Airflow's Python files do not have the hash in RECORD."""
-    answer, number = Answer(""), 0
+    answer = Answer("Airflow's Python files, by the hashes in RECORD:")
     for name, version, _, dist in packages:
         record = metadata.recorded(dist) if name.startswith("apache-airflow") else {}
-        files = [(Path(str(dist.locate_file(file))), record[file]) for file in record if file.endswith(".py")]
-        number += len(files)
-        if changed := [
-            path for path, digest in files if path.is_file() and not metadata.is_intact(path, digest)
-        ]:
-            evidence = f"{len(changed)} file{'s' * (len(changed) > 1)} of {name} {version}, edited by hand"
-            if patched := sum(bool(PATCH.search(metadata.read(path))) for path in changed):
-                evidence += f"; {patched} to make setproctitle optional, which the shim makes needless"
-            remedy = reinstall(f"{name}=={version}")
-            answer.findings.append(Finding("warning", evidence, remedy, details=tuple(map(str, changed))))
-    answer.looked_at = f"Airflow's Python files, by the hashes in RECORD: {number}"
+        files = {Path(str(dist.locate_file(it))): record[it] for it in record if it.endswith(".py")}
+        changed = [
+            str(path) for path in files if path.is_file() and not metadata.is_intact(path, files[path])
+        ]
+        answer.looked_at += f" {len(files)} of {name}" if files else ""
+        if changed:
+            evidence = f"edited by hand: {len(changed)} of the files of {name} {version}"
+            remedy = install(f"{name}=={version}")
+            answer.findings.append(Finding("warning", evidence, remedy, details=tuple(changed)))
     return answer
 
 
@@ -129,7 +127,8 @@ def removed(packages: Sequence[Package]) -> Answer:
     needy = tuple(f"{package.name} {package.version}" for package in packages if package.requires)
     answer = Answer(f"setproctitle's files; required by {', '.join(needy) or 'nobody'}")
     if needy and not is_there():
-        state = "lacks files" if metadata.version("setproctitle") else "is not installed"
-        evidence = f"setproctitle {state}, though {needy[0]} requires it; with the shim it is safe to have"
-        answer.findings.append(Finding("warning", evidence, reinstall("setproctitle"), details=needy))
+        evidence = (
+            f"setproctitle is not there, though {needy[0]} requires it; with the shim it is safe to have"
+        )
+        answer.findings.append(Finding("warning", evidence, install("setproctitle"), details=needy))
     return answer

@@ -1,11 +1,10 @@
 """Is the shim on in this interpreter, and if not, why not. Asked by `status`, by `doctor`, and by airflow.py once
-something is wrong; never at interpreter start. Prints nothing."""
+something is wrong; never at interpreter start."""
 
 from __future__ import annotations
 
 import importlib.util
 import os
-import re
 import shlex
 import site
 import stat
@@ -14,26 +13,21 @@ from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
 
-from .. import OFF, REPLACEMENT, VARIABLE, finder, is_active, setting
+from .. import OFF, REPLACEMENT, VARIABLE, is_active, setting
 from . import metadata
 from .finding import Answer, Finding
 
-PACKAGE = __name__.partition(".")[0]
+PACKAGE = "airflow_setproctitle_shim"
 DISTRIBUTION = "airflow-setproctitle-shim"
 STARTUP_FILE = f"{PACKAGE}.pth"
-FORK_SAFETY = "OBJC_DISABLE_INITIALIZE_FORK_SAFETY"
 PYTHON = shlex.quote(sys.executable or "python")
 COMMAND = f"{PYTHON} -m {PACKAGE}"
 
 
-def install(arguments: str) -> str:
+def install(requirement: str = DISTRIBUTION, how: str = "--force-reinstall --no-deps") -> str:
     """Return the command that installs into this environment, which may have been made by uv and have no pip."""
-    return f"{f'{PYTHON} -m pip install' if spec('pip') else f'uv pip install --python {PYTHON}'} {arguments}"
-
-
-def reinstall(requirement: str = DISTRIBUTION) -> str:
-    """Return the command that puts a distribution's files back, and changes no other distribution."""
-    return install(f"--force-reinstall --no-deps {requirement}")
+    program = f"{PYTHON} -m pip install" if spec("pip") else f"uv pip install --python {PYTHON}"
+    return f"{program} {how} {requirement}"
 
 
 def sitecustomize(directory: Path) -> str:
@@ -47,10 +41,8 @@ def sitecustomize(directory: Path) -> str:
 def unhide(path: Path) -> str:
     """Return what makes the file visible, and what lasts: a sitecustomize.py is imported though it is hidden."""
     first = PathFinder.find_spec("sitecustomize") is None  # Another one would come before it.
-    return (
-        f"chflags -R nohidden {shlex.quote(sys.prefix)}"
-        + first * f"  # or, for good: {sitecustomize(path.parent)}"
-    )
+    lasting = f"  # or, for good: {sitecustomize(path.parent)}" if first else ""
+    return f"chflags -R nohidden {shlex.quote(sys.prefix)}{lasting}"
 
 
 def is_hidden(path: Path) -> bool:
@@ -64,24 +56,19 @@ def site_directories() -> list[Path]:
     return [Path(directory).resolve() for directory in [*site.getsitepackages(), *user]]
 
 
-# What keeps site from running a startup file: the predicate, a word, a sentence of the path, the remedy.
+# What keeps site from running a startup file: the predicate of path and hash, what is said of the path, the remedy.
 FLAWS: Any = (
     (lambda path, _: sys.flags.no_site,
-     "skipped by -S", "Python was started with -S, which skips {}", lambda _: "start Python without -S"),
+     "is skipped, as Python was started with -S", lambda _: "start Python without -S"),
     (lambda path, _: sys.version_info >= (3, 18),  # PEP 829
-     "not read by this Python", "this Python ignores import lines, as in {}",
-     lambda _: install(f"--upgrade {DISTRIBUTION}")),
-    (lambda path, _: not path.exists(), "missing", "{} is missing", lambda _: reinstall()),
+     "has import lines, which this Python ignores", lambda _: install(how="--upgrade")),
+    (lambda path, _: not path.exists(), "is missing", lambda _: install()),
     (lambda path, _: path.exists() and is_hidden(path),
-     "hidden", "{} is hidden by macOS, and Python skips hidden startup files", unhide),
+     "is hidden by macOS, and Python skips hidden startup files", unhide),
     (lambda path, _: path.parent.resolve() not in site_directories(),
-     "not where site looks", "{} lies where site does not look for startup files",
-     lambda path: sitecustomize(path.parent)),
-    (lambda path, digest: path.exists() and digest and not metadata.is_intact(path, digest),
-     "not as installed", "{} is not the file that was installed", lambda _: reinstall()),
-    (lambda path, digest: digest is None,
-     "not in RECORD", "{} is not in RECORD, so nobody can tell whether it is the file installed",
-     lambda _: reinstall()),
+     "lies where site does not look for startup files", lambda path: sitecustomize(path.parent)),
+    (lambda path, digest: path.exists() and not metadata.is_intact(path, digest),
+     "is not what RECORD says was installed", lambda _: install()),
 )  # fmt: skip
 
 
@@ -97,45 +84,29 @@ def startup_file_skipped() -> Finding | None:
     """Return why site did not run the startup file, or None if it should have."""
     path, flaws = startup_file()
     if path is None:
-        return Finding("error", f"{DISTRIBUTION} is importable but not installed", reinstall())
-    for _, _, sentence, remedy in flaws:
-        return Finding("error", sentence.format(path), remedy(path), ("python/cpython/issues/113659",))
+        return Finding("error", f"{DISTRIBUTION} is importable but not installed", install())
+    for _, sentence, remedy in flaws:
+        return Finding("error", f"{path} {sentence}", remedy(path), ("python/cpython/issues/113659",))
     return None
 
 
-def state() -> tuple[str, Finding | None]:
+def startup() -> Answer:
     """Return why the shim is on or off in this interpreter, and what is wrong with that, if anything."""
     if is_active():
         if (origin := origin_of_setproctitle()) == REPLACEMENT:
-            return "`import setproctitle` gets the shim's safe module", None
+            return Answer("on: `import setproctitle` gets the shim's safe module")
         evidence = f"`import setproctitle` runs {origin}, found by a finder before the shim's"
         remedy = f"{PYTHON} -v -c 'import setproctitle' 2>&1 | grep setproctitle"
-        return "but not asked first", Finding("error", evidence, remedy)
+        return Answer("on: but not asked first", [Finding("error", evidence, remedy)])
     if sys.platform != "darwin":
-        return f"this is {sys.platform}, and setproctitle is dangerous on macOS only", None
+        return Answer(f"off: this is {sys.platform}, and setproctitle is dangerous on macOS only")
     if setting() in OFF:
         evidence = f"the shim is off, because {VARIABLE} is {os.environ[VARIABLE]!r}"
-        return evidence, Finding("note", evidence, f"unset {VARIABLE}")
+        return Answer(f"off: {evidence}", [Finding("note", evidence, f"unset {VARIABLE}")])
     evidence = "the shim is off though its startup file is in order: something switched it off again"
-    wrong = startup_file_skipped() or Finding(
-        "error", evidence, f"{PYTHON} -v -c pass 2>&1 | grep -i -e shim -e pth"
-    )
-    return wrong.evidence, wrong
-
-
-def startup() -> Answer:
-    """Return what is wrong with the shim in this interpreter, and what else matters after a fork on macOS."""
-    why, wrong = state()
-    answer = Answer(f"{'on' if is_active() else 'off'}: {why}", [wrong] if wrong else [])
-    if sys.platform == "darwin" and os.environ.get("NO_PROXY", os.environ.get("no_proxy")) != "*":
-        evidence = "NO_PROXY is not '*': HTTP requests of forked processes may die in _scproxy"
-        answer.findings.append(
-            Finding("note", evidence, "export NO_PROXY='*'", ("python/cpython/issues/58037",))
-        )
-    if sys.platform == "darwin" and os.environ.get(FORK_SAFETY):
-        evidence = f"{FORK_SAFETY} hides aborts of Objective-C, not setproctitle's crash"
-        answer.findings.append(Finding("note", evidence, "leave it; the shim does not need it"))
-    return answer
+    remedy = f"{PYTHON} -v -c pass 2>&1 | grep -i -e shim -e pth"
+    wrong = startup_file_skipped() or Finding("error", evidence, remedy)
+    return Answer(f"off: {wrong.evidence}", [wrong])
 
 
 def installed_at() -> float:
@@ -147,31 +118,21 @@ def installed_at() -> float:
 
 def facts() -> dict[str, str]:
     """Return what concerns the shim in this interpreter, in words."""
-    before = [name(it) for it in sys.meta_path[: sys.meta_path.index(finder)]] if is_active() else []  # type: ignore[arg-type]  # A ModuleSpec is an object.
     path, flaws = startup_file()
-    version, shown = metadata.version("setproctitle"), metadata.version("processtitle")
-    unsafe = [int(number) for number in re.findall(r"\d+", version)[:2]] >= [1, 3]  # py-setproctitle #113
-    by = f"shown in ps by processtitle {shown}" if shown else "not shown, as processtitle is not installed"
-    native = (
-        f"{version} ({'crashes after fork' if unsafe else 'safe'} on macOS)" if version else "not installed"
-    )
-    state = ", ".join(flaw[1] for flaw in flaws) or "in order"
+    titles = f"remembered, not shown; {VARIABLE}=titles shows them"
+    if setting() == "titles":
+        version = metadata.version("processtitle")
+        titles = (
+            f"shown in ps by processtitle {version}" if version else "not shown: no processtitle installed"
+        )
     return {
-        "platform": sys.platform,
         "variable": f"{VARIABLE} is {os.environ.get(VARIABLE, 'not set')}",
-        "python": f"{sys.version.split()[0]}  {sys.executable}",
-        "startup file": f"{path}: {state}" if path else "not installed",
-        "finder": f"before it: {', '.join(before) or 'none'}" if is_active() else "not on sys.meta_path",
-        "setproctitle": native,
-        "titles": by if setting() == "titles" else f"remembered, not shown; {VARIABLE}=titles shows them",
+        "python": f"{sys.version.split()[0]} on {sys.platform}  {sys.executable}",
+        "startup file": f"{path} {', '.join(flaw[1] for flaw in flaws) or 'is in order'}",
+        "setproctitle": metadata.version("setproctitle") or "not installed",
+        "titles": titles,
         "import runs": origin_of_setproctitle() or "nothing: setproctitle cannot be imported",
     }
-
-
-def name(finder: Any) -> str:
-    """Return a finder's name with its module's."""
-    named = finder if hasattr(finder, "__name__") else type(finder)
-    return f"{getattr(named, '__module__', '')}.{named.__name__}".lstrip(".")
 
 
 def origin_of_setproctitle() -> str | None:
