@@ -98,13 +98,13 @@ def test_without_ps_titles_cannot_be_probed_and_it_says_so(
 ) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
     assert cli.main(["probe", "--titles"]) == 1
-    assert "no `ps` here" in capsys.readouterr().err
+    assert "--titles needs the program ps" in capsys.readouterr().err
 
 
 def test_without_processtitle_titles_cannot_be_probed_and_it_says_how_to_get_it(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(probe.metadata, "version", lambda name: "")
+    monkeypatch.setattr(probe, "version", lambda name: "")
     assert cli.main(["probe", "--titles"]) == 1
     assert "pip install --upgrade 'airflow-setproctitle-shim[titles]'" in capsys.readouterr().err
 
@@ -113,7 +113,7 @@ def test_without_setproctitle_there_is_nothing_to_probe(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys, "platform", "darwin")
-    monkeypatch.setattr(probe.metadata, "version", lambda name: "")
+    monkeypatch.setattr(probe, "version", lambda name: "")
     assert cli.main(["probe"]) == 1
     assert "try: probe --simulate" in capsys.readouterr().err
 

@@ -123,7 +123,12 @@ def edit(venv: Venv) -> None:
     (venv.site_packages / STARTUP_FILE).write_text("# nothing\n")
 
 
-def unrecord(venv: Venv) -> None:
+def comment_out(venv: Venv) -> None:
+    path = venv.site_packages / STARTUP_FILE
+    path.write_text(f"# {path.read_text()}")
+
+
+def corrupt_record(venv: Venv) -> None:
     [record] = venv.site_packages.glob(f"{SHIM}-*/RECORD")
     record.write_bytes(b'"\xff\0\n,,,\n')
 
@@ -137,12 +142,21 @@ def nothing(venv: Venv) -> None:
     [
         (nothing, HIDE, "is hidden by macOS", "chflags -R nohidden"),
         (drop, "", "is missing", "install"),
-        (edit, "", "is not what RECORD says was installed", "install"),
-        (unrecord, "", "is not what RECORD says was installed", "--force-reinstall"),
+        (edit, "", "does not switch the shim on", "install"),
+        (comment_out, "", "does not switch the shim on", "--force-reinstall"),
+        (corrupt_record, "", "something switched it off again", "-v -c pass"),
         (nothing, NO_IMPORT_LINES, "has import lines, which this Python ignores", "--upgrade"),
         (nothing, "", "something switched it off again", "-v -c pass"),
     ],
-    ids=["hidden", "missing", "edited", "no RECORD", "Python 3.18", "switched off again"],
+    ids=[
+        "hidden",
+        "missing",
+        "edited",
+        "commented out",
+        "corrupt RECORD",
+        "Python 3.18",
+        "switched off again",
+    ],
 )
 def test_the_first_lines_name_why_it_is_off_on_macos_and_the_next_command(
     own_venv: Venv,
@@ -156,7 +170,7 @@ def test_the_first_lines_name_why_it_is_off_on_macos_and_the_next_command(
     assert status == 1
     assert cause in " ".join(first_ten(output).split())
     assert any(line.startswith("  -> ") and remedy in line for line in first_ten(output).splitlines())
-    word = cause if cause.startswith(("is ", "has ")) else "is in order"
+    word = cause if cause.startswith(("is ", "has ", "does ")) else "is in order"
     assert re.search(rf"startup file \S*{STARTUP_FILE} {word}", " ".join(output.split()))
 
 

@@ -12,11 +12,10 @@ import threading
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from . import metadata
 from .deaths import looked_at
 from .finding import Answer, Finding
 from .log_file import Logs
-from .state import COMMAND
+from .state import COMMAND, version
 
 PATIENCE = 5.0  # seconds for the whole of an answer
 SERVERS = {
@@ -38,7 +37,7 @@ def setting(section: str, key: str) -> dict[str, str]:
     file = expand(os.environ.get("AIRFLOW_CONFIG") or "$AIRFLOW_HOME/airflow.cfg")
     parser = configparser.RawConfigParser(strict=False)
     with contextlib.suppress(OSError, configparser.Error):  # What was parsed before an error is kept.
-        parser.read_string(metadata.read(file).decode("utf-8-sig", "replace"))
+        parser.read_string(file.read_bytes().decode("utf-8-sig", "replace") if file.is_file() else "")
     values = {variable: os.environ.get(variable), str(file): parser.get(section, key, fallback="")}
     return {where: value for where, value in values.items() if value}
 
@@ -53,10 +52,10 @@ def default_logs() -> list[Path]:
 
 def health() -> Answer:
     """Return what Airflow's health page says, if Airflow runs."""
-    version = metadata.version("apache-airflow-core") or metadata.version("apache-airflow")
-    section, page = SERVERS.get(version.partition(".")[0], ("", ""))
+    airflow = version("apache-airflow-core") or version("apache-airflow")
+    section, page = SERVERS.get(airflow.partition(".")[0], ("", ""))
     if not page:
-        return Answer(f"no page is known of the Airflow installed here: {version or 'none'}")
+        return Answer(f"no page is known of the Airflow installed here: {airflow or 'none'}")
     url = next(iter(setting(section, "base_url").values()), "http://localhost:8080").rstrip("/") + page
     told: list[tuple[str, bool]] = []
     # A socket's timeout starts anew with each byte, and looking up a name has none: a thread can be left behind.
@@ -85,9 +84,8 @@ def _ask(url: str) -> tuple[str, bool]:
         return f"could not be asked, so Airflow does not run there ({error})", True
     except Exception as error:  # noqa: BLE001  # no address, answer or body need be what it should be
         return f"gave no answer of Airflow's ({type(error).__name__}: {error})", False
-    if sick:
-        return f"says that {' and '.join(sick)} is unhealthy", False
-    return f"answered with status {response.status}", response.status == 200
+    said = f"answered with status {response.status}, unhealthy: {' and '.join(sick) or 'nothing'}"
+    return said, response.status == 200 and not sick
 
 
 def execution_api(logs: Logs) -> Answer:

@@ -51,8 +51,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         message, status = f"{type(error).__name__}: {error}. This is a bug, please report it", 1
     with contextlib.suppress(OSError):
         _print(f"airflow-setproctitle-shim: {message}\n" if message else "", sys.stderr)
-    with contextlib.suppress(OSError):
-        if options.json:
+    if options.json:
+        with contextlib.suppress(OSError):
             _tell(options, False, {"error": message or "wrong usage"}, ())
     return status
 
@@ -71,8 +71,7 @@ def _print(text: str, stream: TextIO) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="airflow-setproctitle-shim",
-        description="Keeps setproctitle from crashing forked processes on macOS. "
-        f"It needs no command to work; {VARIABLE}=off switches it off.",
+        description=f"Keeps setproctitle from crashing forks on macOS, unless {VARIABLE}=off.",
         epilog="Exit status: 0 fine, 1 something needs attention, 2 wrong usage.",
         allow_abbrev=False,
     )
@@ -83,9 +82,8 @@ def _parser() -> argparse.ArgumentParser:
         add[name] = commands.add_parser(name, help=text, description=text, allow_abbrev=False).add_argument
         if name != "sitecustomize":
             add[name]("--json", action="store_true", help="print JSON for programs")
-    patience = "seconds before a child counts as hung (default: 30)"
-    add["probe"]("-n", "--children", type=_number, default=20, metavar="N", help="how many (default: 20)")
-    add["probe"]("--timeout", type=_number, default=30, metavar="S", help=patience)
+    add["probe"]("-n", "--children", type=_number, default=20, metavar="N", help="how many (20)")
+    add["probe"]("--timeout", type=_number, default=30, metavar="S", help="until a child counts as hung (30)")
     add["probe"]("--threads", action="store_const", const=4, default=0, help="with four other threads")
     add["probe"]("--titles", action="store_true", help="read the titles with ps (needs the extra `titles`)")
     add["probe"]("--simulate", action="store_true", help="use the stand-in for setproctitle, as off macOS")
@@ -143,8 +141,8 @@ def _status(options: Namespace) -> int:
     answers = {"startup": startup, "used-by": packages.used_by(here), "removed": packages.removed(here)}
     ok, lines, found = _findings(answers)
     facts = {**state.facts(), "used by": answers["used-by"].looked_at}
-    data = {"on": is_active(), "why": startup.looked_at, "findings": found}
-    data |= {"used_by": packages.users(here), "facts": facts}
+    who = packages.users(here)
+    data = {"on": is_active(), "why": startup.looked_at, "findings": found, "used_by": who, "facts": facts}
     return _tell(options, ok, data, [startup.looked_at, *lines, "", *_table(facts)])
 
 

@@ -29,13 +29,13 @@ class Facts:
     def packages(self) -> list[packages.Package]:
         return packages.installed()
 
-    def remedy(self) -> str:
-        """What to do about deaths since the installation: "" if the shim is on."""
+    @functools.cached_property
+    def remedy(self) -> str:  # of deaths since the installation, "" if the shim is on
         return "; ".join(finding.remedy for finding in state.startup().findings)
 
     def crash_reports(self) -> Answer:
         place = self.crash_reports_at or Path(os.path.expanduser("~/Library/Logs/DiagnosticReports"))
-        return crash_reports.crash_reports(place, state.installed_at(), lambda _: None, self.remedy())
+        return crash_reports.crash_reports(place, state.installed_at(), lambda _: None, self.remedy)
 
 
 # What each check asks, and how it is made: each takes only what it uses.
@@ -43,8 +43,7 @@ CHECKS: dict[str, tuple[str, Callable[[Facts], Answer]]] = {
     "startup": ("is the shim on, and if not, why not?", lambda _: state.startup()),
     "used-by": ("who calls setproctitle here?", lambda facts: packages.used_by(facts.packages)),
     "crash-reports": ("what do macOS's crash reports of Python say?", Facts.crash_reports),
-    "crashes": ("do logs tell of deaths?", lambda facts: deaths.crashes(facts.logs, facts.remedy())),
-    "edited": ("were files of Airflow edited by hand?", lambda facts: packages.edited(facts.packages)),
+    "crashes": ("do logs tell of deaths?", lambda facts: deaths.crashes(facts.logs, facts.remedy)),
     "removed": ("was setproctitle deleted by hand?", lambda facts: packages.removed(facts.packages)),
     "health": ("what does Airflow's health page say?", lambda _: airflow_server.health()),
     "execution-api": ("did it refuse workers?", lambda facts: airflow_server.execution_api(facts.logs)),

@@ -1,5 +1,4 @@
-"""Installed distributions: who calls setproctitle here, whose files were edited by hand, and whether setproctitle was
-deleted. Reads metadata, and no source file but Airflow's."""
+"""Installed distributions: who calls setproctitle here, and whether it was deleted. Reads metadata, no source file."""
 
 from __future__ import annotations
 
@@ -8,15 +7,13 @@ import re
 import sys
 from collections.abc import Sequence
 from importlib.machinery import PathFinder
-from pathlib import Path
 from typing import NamedTuple
 
 from importlib_metadata import Distribution
 
 from .. import is_active
-from . import metadata
 from .finding import Answer, Finding
-from .state import install
+from .state import install, version
 
 CALLS, GUARDS = "calls it", "keeps it from macOS itself"
 # Who is known to import setproctitle, most of them where it is installed, and from which version on what comes of it.
@@ -45,7 +42,6 @@ class Package(NamedTuple):
     name: str
     version: str
     requires: bool  # setproctitle
-    distribution: Distribution
 
 
 def installed() -> list[Package]:
@@ -58,17 +54,17 @@ def installed() -> list[Package]:
             fields = {key.lower(): value for key, value in reversed(FIELD.findall(head))}
             name = re.sub(r"[-_.]+", "-", fields["name"]).lower()
             # The first one found on sys.path is the one that is imported.
-            found.setdefault(name, Package(name, fields["version"], bool(REQUIRES.search(head)), dist))
+            found.setdefault(name, Package(name, fields["version"], bool(REQUIRES.search(head))))
     return [found[name] for name in sorted(found)]
 
 
 def users(packages: Sequence[Package]) -> dict[str, str]:
     """Return name and version of those that import setproctitle, callers first, and what comes of it on macOS."""
     found = {}
-    for name, version, requires, _ in packages:
+    for name, release, requires in packages:
         for since, what in KNOWN.get(name, (("0", CALLS),) if requires else ()):
-            if _release(version) >= _release(since):
-                found[f"{name} {version}"] = what
+            if _release(release) >= _release(since):
+                found[f"{name} {release}"] = what
     return {name: what for name, what in sorted(found.items(), key=lambda item: item[1] != CALLS) if what}
 
 
@@ -80,7 +76,7 @@ def is_there() -> bool:
     """Return whether the native setproctitle is installed, files and all."""
     # Not importlib's find_spec(): while the shim is on, that finds the shim's module.
     spec = PathFinder.find_spec("setproctitle")
-    return bool(metadata.version("setproctitle") and spec and spec.origin)
+    return bool(version("setproctitle") and spec and spec.origin)
 
 
 def used_by(packages: Sequence[Package]) -> Answer:
@@ -102,23 +98,6 @@ def used_by(packages: Sequence[Package]) -> Answer:
     else:
         return answer
     answer.findings.append(Finding(severity, evidence, remedy))
-    return answer
-
-
-def edited(packages: Sequence[Package]) -> Answer:
-    """Return which of Airflow's Python files do not have the hash in RECORD."""
-    answer = Answer("Airflow's Python files, by the hashes in RECORD:")
-    for name, version, _, dist in packages:
-        record = metadata.recorded(dist) if name.startswith("apache-airflow") else {}
-        files = {Path(str(dist.locate_file(it))): record[it] for it in record if it.endswith(".py")}
-        changed = [
-            str(path) for path in files if path.is_file() and not metadata.is_intact(path, files[path])
-        ]
-        answer.looked_at += f" {len(files)} of {name}" if files else ""
-        if changed:
-            evidence = f"edited by hand: {len(changed)} of the files of {name} {version}"
-            remedy = install(f"{name}=={version}")
-            answer.findings.append(Finding("warning", evidence, remedy, details=tuple(changed)))
     return answer
 
 

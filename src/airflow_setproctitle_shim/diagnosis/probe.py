@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import VARIABLE
-from . import metadata
-from .state import COMMAND, DISTRIBUTION, install, site_directories, startup_file
+from .state import COMMAND, DISTRIBUTION, install, site_directories, startup_file, version
 
 STAND_IN = Path(__file__).parent.parent / "stand_in"
 AT_ONCE = 20  # children
@@ -46,14 +45,10 @@ def probe(children: int, timeout: int, threads: int, titles: bool, simulate: boo
     """Return the runs without and with the shim. `timeout`: seconds for 20 children; `threads`: how many run meanwhile;
     `titles`: read them back with ps; `simulate`: with the stand-in, the startup file run as if this were macOS. Raises
     OSError if something is missing or fails."""
-    if titles and shutil.which("ps") is None:
-        raise FileNotFoundError(
-            "there is no `ps` here to read titles with; install it, or leave out --titles"
-        )
-    if titles and not metadata.version("processtitle"):
+    if titles and not (shutil.which("ps") and version("processtitle")):
         needed = install(f"'{DISTRIBUTION}[titles]'", "--upgrade")
-        raise FileNotFoundError(f"processtitle is not installed here; try: {needed}")
-    if not simulate and not metadata.version("setproctitle"):
+        raise FileNotFoundError(f"--titles needs the program ps and processtitle; try: {needed}")
+    if not simulate and not version("setproctitle"):
         raise FileNotFoundError("setproctitle is not installed here; try: probe --simulate")
     given = {"timeout": timeout, "threads": threads, "titles": titles, "simulate": simulate}
     return run("off", children, given), run("titles" if titles else "auto", children, given)

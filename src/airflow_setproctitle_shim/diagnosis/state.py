@@ -3,8 +3,10 @@ something is wrong; never at interpreter start."""
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
+import re
 import shlex
 import site
 import stat
@@ -13,15 +15,31 @@ from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
 
+from importlib_metadata import Distribution
+
 from .. import OFF, REPLACEMENT, VARIABLE, is_active, setting
-from . import metadata
 from .finding import Answer, Finding
 
 PACKAGE = "airflow_setproctitle_shim"
 DISTRIBUTION = "airflow-setproctitle-shim"
 STARTUP_FILE = f"{PACKAGE}.pth"
+CALL = re.compile(rb"(?m)^import .*airflow_setproctitle_shim.*startup\(\)")
 PYTHON = shlex.quote(sys.executable or "python")
 COMMAND = f"{PYTHON} -m {PACKAGE}"
+
+
+def installed(name: str) -> Distribution | None:
+    """Return the installed distribution of that name, or None."""
+    with contextlib.suppress(Exception):  # Metadata may be in any state.
+        return Distribution.from_name(name)  # type: ignore[no-any-return]  # it is not typed
+    return None
+
+
+def version(name: str) -> str:
+    """Return an installed distribution's version, "" if there is none."""
+    with contextlib.suppress(Exception):
+        return str(Distribution.from_name(name).version or "")
+    return ""
 
 
 def install(requirement: str = DISTRIBUTION, how: str = "--force-reinstall --no-deps") -> str:
@@ -56,28 +74,28 @@ def site_directories() -> list[Path]:
     return [Path(directory).resolve() for directory in [*site.getsitepackages(), *user]]
 
 
-# What keeps site from running a startup file: the predicate of path and hash, what is said of the path, the remedy.
+# What keeps site from running a startup file: the predicate of its path, what is said of that, the remedy.
 FLAWS: Any = (
-    (lambda path, _: sys.flags.no_site,
+    (lambda path: sys.flags.no_site,
      "is skipped, as Python was started with -S", lambda _: "start Python without -S"),
-    (lambda path, _: sys.version_info >= (3, 18),  # PEP 829
+    (lambda path: sys.version_info >= (3, 18),  # PEP 829
      "has import lines, which this Python ignores", lambda _: install(how="--upgrade")),
-    (lambda path, _: not path.exists(), "is missing", lambda _: install()),
-    (lambda path, _: path.exists() and is_hidden(path),
+    (lambda path: not path.exists(), "is missing", lambda _: install()),
+    (lambda path: path.exists() and is_hidden(path),
      "is hidden by macOS, and Python skips hidden startup files", unhide),
-    (lambda path, _: path.parent.resolve() not in site_directories(),
+    (lambda path: path.parent.resolve() not in site_directories(),
      "lies where site does not look for startup files", lambda path: sitecustomize(path.parent)),
-    (lambda path, digest: path.exists() and not metadata.is_intact(path, digest),
-     "is not what RECORD says was installed", lambda _: install()),
+    (lambda path: path.exists() and not CALL.search(path.read_bytes()),
+     "does not switch the shim on", lambda _: install()),
 )  # fmt: skip
 
 
 def startup_file() -> tuple[Path | None, list[Any]]:
     """Return the startup file's path, None without metadata, and the rows of FLAWS that are true of it."""
-    if (dist := metadata.installed(DISTRIBUTION)) is None:
+    if (dist := installed(DISTRIBUTION)) is None:
         return None, []
-    path, digest = Path(str(dist.locate_file(STARTUP_FILE))), metadata.recorded(dist).get(STARTUP_FILE)
-    return path, [flaw for flaw in FLAWS if flaw[0](path, digest)]
+    path = Path(str(dist.locate_file(STARTUP_FILE)))
+    return path, [flaw for flaw in FLAWS if flaw[0](path)]
 
 
 def startup_file_skipped() -> Finding | None:
@@ -111,7 +129,7 @@ def startup() -> Answer:
 
 def installed_at() -> float:
     """Return when the shim was installed, in seconds since the epoch: the time of its RECORD, or else its own."""
-    dist = metadata.installed(DISTRIBUTION)
+    dist = installed(DISTRIBUTION)
     records = Path(str(dist.locate_file(""))).glob(f"{PACKAGE}-*.dist-info/RECORD") if dist else []
     return max((path.stat().st_mtime for path in records), default=os.stat(__file__).st_mtime)
 
@@ -121,15 +139,13 @@ def facts() -> dict[str, str]:
     path, flaws = startup_file()
     titles = f"remembered, not shown; {VARIABLE}=titles shows them"
     if setting() == "titles":
-        version = metadata.version("processtitle")
-        titles = (
-            f"shown in ps by processtitle {version}" if version else "not shown: no processtitle installed"
-        )
+        shown = version("processtitle")
+        titles = f"shown in ps by processtitle {shown}" if shown else "not shown: no processtitle installed"
     return {
         "variable": f"{VARIABLE} is {os.environ.get(VARIABLE, 'not set')}",
         "python": f"{sys.version.split()[0]} on {sys.platform}  {sys.executable}",
         "startup file": f"{path} {', '.join(flaw[1] for flaw in flaws) or 'is in order'}",
-        "setproctitle": metadata.version("setproctitle") or "not installed",
+        "setproctitle": version("setproctitle") or "not installed",
         "titles": titles,
         "import runs": origin_of_setproctitle() or "nothing: setproctitle cannot be imported",
     }
@@ -142,7 +158,6 @@ def origin_of_setproctitle() -> str | None:
 
 def spec(module: str) -> Any:
     """Return a module's spec, or None: somebody else's finder may raise anything."""
-    try:
+    with contextlib.suppress(Exception):
         return importlib.util.find_spec(module)
-    except Exception:  # noqa: BLE001
-        return None
+    return None
