@@ -18,10 +18,7 @@ from .log_file import Logs
 from .state import COMMAND, version
 
 PATIENCE = 5.0  # seconds for the whole of an answer
-SERVERS = {
-    "2": ("webserver", "/health"),
-    "3": ("api", "/api/v2/monitor/health"),
-}  # by Airflow's major version
+SERVERS = {"2": ("webserver", "/health"), "3": ("api", "/api/v2/monitor/health")}
 
 
 def expand(path: str) -> Path:

@@ -60,15 +60,14 @@ def installed() -> list[Package]:
 
 def users(packages: Sequence[Package]) -> dict[str, str]:
     """Return name and version of those that import setproctitle, callers first, and what comes of it on macOS."""
-    found = {}
+    found: dict[str, str] = {}
     for name, release, requires in packages:
-        for since, what in KNOWN.get(name, (("0", CALLS),) if requires else ()):
-            if _release(release) >= _release(since):
-                found[f"{name} {release}"] = what
+        rows = KNOWN.get(name, (("0", CALLS),) if requires else ())
+        found |= {f"{name} {release}": what for since, what in rows if _numbers(release) >= _numbers(since)}
     return {name: what for name, what in sorted(found.items(), key=lambda item: item[1] != CALLS) if what}
 
 
-def _release(version: str) -> list[int]:
+def _numbers(version: str) -> list[int]:
     return [int(number) for number in re.findall(r"\d+", version)[:4]]
 
 
@@ -83,7 +82,6 @@ def used_by(packages: Sequence[Package]) -> Answer:
     """Return who calls setproctitle here, as far as metadata and a list of known programs tell."""
     found = users(packages)
     told = ", ".join(f"{name} {what}" for name, what in found.items())
-    answer = Answer(told or f"none of {len(packages)} installed distributions is known to")
     severity, remedy = "note", "nothing to do: the shim is not needed for them"
     if not found:
         evidence = "nothing installed here uses setproctitle: is this the environment your workers run in?"
@@ -96,18 +94,16 @@ def used_by(packages: Sequence[Package]) -> Answer:
     elif not is_there() and not any(package.requires for package in packages):
         evidence = f"setproctitle is not installed, and does not need to be: {told} only where it is"
     else:
-        return answer
-    answer.findings.append(Finding(severity, evidence, remedy))
-    return answer
+        return Answer(told)
+    told = told or f"none of {len(packages)} installed distributions is known to"
+    return Answer(told, [Finding(severity, evidence, remedy)])
 
 
 def removed(packages: Sequence[Package]) -> Answer:
     """Return whether setproctitle was deleted though something installed requires it."""
-    needy = tuple(f"{package.name} {package.version}" for package in packages if package.requires)
-    answer = Answer(f"setproctitle's files; required by {', '.join(needy) or 'nobody'}")
+    needy = ", ".join(f"{package.name} {package.version}" for package in packages if package.requires)
+    answer = Answer(f"setproctitle's files; required by {needy or 'nobody'}")
     if needy and not is_there():
-        evidence = (
-            f"setproctitle is not there, though {needy[0]} requires it; with the shim it is safe to have"
-        )
-        answer.findings.append(Finding("warning", evidence, install("setproctitle"), details=needy))
+        evidence = f"setproctitle is not there, though required by {needy}; with the shim it is safe to have"
+        answer.findings.append(Finding("warning", evidence, install("setproctitle")))
     return answer

@@ -21,18 +21,12 @@ from .. import OFF, REPLACEMENT, VARIABLE, is_active, setting
 from .finding import Answer, Finding
 
 PACKAGE = "airflow_setproctitle_shim"
+SOURCE = "python/cpython/issues/113659"
 DISTRIBUTION = "airflow-setproctitle-shim"
 STARTUP_FILE = f"{PACKAGE}.pth"
 CALL = re.compile(rb"(?m)^import .*airflow_setproctitle_shim.*startup\(\)")
 PYTHON = shlex.quote(sys.executable or "python")
 COMMAND = f"{PYTHON} -m {PACKAGE}"
-
-
-def installed(name: str) -> Distribution | None:
-    """Return the installed distribution of that name, or None."""
-    with contextlib.suppress(Exception):  # Metadata may be in any state.
-        return Distribution.from_name(name)  # type: ignore[no-any-return]  # it is not typed
-    return None
 
 
 def version(name: str) -> str:
@@ -90,22 +84,19 @@ FLAWS: Any = (
 )  # fmt: skip
 
 
-def startup_file() -> tuple[Path | None, list[Any]]:
-    """Return the startup file's path, None without metadata, and the rows of FLAWS that are true of it."""
-    if (dist := installed(DISTRIBUTION)) is None:
-        return None, []
-    path = Path(str(dist.locate_file(STARTUP_FILE)))
-    return path, [flaw for flaw in FLAWS if flaw[0](path)]
+def startup_file() -> tuple[Path | None, list[Finding]]:
+    """Return the startup file's path, None without metadata, and what keeps site from running it."""
+    try:
+        path = Path(str(Distribution.from_name(DISTRIBUTION).locate_file(STARTUP_FILE)))
+    except Exception:  # noqa: BLE001  # Metadata may be in any state.
+        return None, [Finding("error", f"{DISTRIBUTION} is importable but not installed", install())]
+    flaws = [(sentence, remedy) for is_true, sentence, remedy in FLAWS if is_true(path)]
+    return path, [Finding("error", f"{path} {said}", remedy(path), (SOURCE,)) for said, remedy in flaws]
 
 
 def startup_file_skipped() -> Finding | None:
     """Return why site did not run the startup file, or None if it should have."""
-    path, flaws = startup_file()
-    if path is None:
-        return Finding("error", f"{DISTRIBUTION} is importable but not installed", install())
-    for _, sentence, remedy in flaws:
-        return Finding("error", f"{path} {sentence}", remedy(path), ("python/cpython/issues/113659",))
-    return None
+    return next(iter(startup_file()[1]), None)
 
 
 def startup() -> Answer:
@@ -129,8 +120,8 @@ def startup() -> Answer:
 
 def installed_at() -> float:
     """Return when the shim was installed, in seconds since the epoch: the time of its RECORD, or else its own."""
-    dist = installed(DISTRIBUTION)
-    records = Path(str(dist.locate_file(""))).glob(f"{PACKAGE}-*.dist-info/RECORD") if dist else []
+    path, _ = startup_file()
+    records = path.parent.glob(f"{PACKAGE}-*.dist-info/RECORD") if path else []
     return max((path.stat().st_mtime for path in records), default=os.stat(__file__).st_mtime)
 
 
@@ -144,7 +135,7 @@ def facts() -> dict[str, str]:
     return {
         "variable": f"{VARIABLE} is {os.environ.get(VARIABLE, 'not set')}",
         "python": f"{sys.version.split()[0]} on {sys.platform}  {sys.executable}",
-        "startup file": f"{path} {', '.join(flaw[1] for flaw in flaws) or 'is in order'}",
+        "startup file": "; ".join(flaw.evidence for flaw in flaws) or f"{path} is in order",
         "setproctitle": version("setproctitle") or "not installed",
         "titles": titles,
         "import runs": origin_of_setproctitle() or "nothing: setproctitle cannot be imported",
