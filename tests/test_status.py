@@ -254,7 +254,7 @@ def test_a_required_setproctitle_deleted_by_hand_is_named_with_the_command_that_
     done = own_venv.run("-m", SHIM, command, check=False)
     assert done.returncode == 1
     head = first_ten(done.stdout)
-    assert "setproctitle is not there, though required by needy 1.0; " in " ".join(head.split())
+    assert "setproctitle is not there, though needy 1.0 requires it" in " ".join(head.split())
     assert "--force-reinstall --no-deps setproctitle" in head
 
 

@@ -138,10 +138,9 @@ def _findings(answers: Mapping[str, Answer]) -> tuple[bool, list[str], list[dict
 
 def _status(options: Namespace) -> int:
     here, startup = packages.installed(), state.startup()
-    answers = {"startup": startup, "used-by": packages.used_by(here), "removed": packages.removed(here)}
-    ok, lines, found = _findings(answers)
-    facts = {**state.facts(), "used by": answers["used-by"].looked_at}
-    who = packages.users(here)
+    used_by = packages.used_by(here)
+    ok, lines, found = _findings({"startup": startup, "used-by": used_by})
+    facts, who = {**state.facts(), "used by": used_by.looked_at}, packages.users(here)
     data = {"on": is_active(), "why": startup.looked_at, "findings": found, "used_by": who, "facts": facts}
     return _tell(options, ok, data, [startup.looked_at, *lines, "", *_table(facts)])
 

@@ -26,10 +26,6 @@ class Facts:
         return deaths.read(places, state.installed_at(), lambda _: None)
 
     @functools.cached_property
-    def packages(self) -> list[packages.Package]:
-        return packages.installed()
-
-    @functools.cached_property
     def remedy(self) -> str:  # of deaths since the installation, "" if the shim is on
         return "; ".join(finding.remedy for finding in state.startup().findings)
 
@@ -41,10 +37,12 @@ class Facts:
 # What each check asks, and how it is made: each takes only what it uses.
 CHECKS: dict[str, tuple[str, Callable[[Facts], Answer]]] = {
     "startup": ("is the shim on, and if not, why not?", lambda _: state.startup()),
-    "used-by": ("who calls setproctitle here?", lambda facts: packages.used_by(facts.packages)),
+    "used-by": (
+        "who calls setproctitle here, and is it there?",
+        lambda _: packages.used_by(packages.installed()),
+    ),
     "crash-reports": ("what do macOS's crash reports of Python say?", Facts.crash_reports),
     "crashes": ("do logs tell of deaths?", lambda facts: deaths.crashes(facts.logs, facts.remedy)),
-    "removed": ("was setproctitle deleted by hand?", lambda facts: packages.removed(facts.packages)),
     "health": ("what does Airflow's health page say?", lambda _: airflow_server.health()),
     "execution-api": ("did it refuse workers?", lambda facts: airflow_server.execution_api(facts.logs)),
 }

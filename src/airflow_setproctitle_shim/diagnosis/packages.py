@@ -1,4 +1,4 @@
-"""Installed distributions: who calls setproctitle here, and whether it was deleted. Reads metadata, no source file."""
+"""Installed distributions: who calls setproctitle here, and is it there. Reads metadata, no source file."""
 
 from __future__ import annotations
 
@@ -79,31 +79,27 @@ def is_there() -> bool:
 
 
 def used_by(packages: Sequence[Package]) -> Answer:
-    """Return who calls setproctitle here, as far as metadata and a list of known programs tell."""
-    found = users(packages)
+    """Return who calls setproctitle here, as far as metadata and a list of known programs tell, and if it is there."""
+    found, there = users(packages), is_there()
     told = ", ".join(f"{name} {what}" for name, what in found.items())
+    needy = [f"{package.name} {package.version}" for package in packages if package.requires]
     severity, remedy = "note", "nothing to do: the shim is not needed for them"
-    if not found:
+    if needy and not there:
+        evidence = (
+            f"setproctitle is not there, though {needy[0]} requires it; with the shim it is safe to have"
+        )
+        severity, remedy = "warning", install("setproctitle")
+    elif not found:
         evidence = "nothing installed here uses setproctitle: is this the environment your workers run in?"
         remedy = "run this with the Python that runs your workers"
         # Where it is installed all the same, it may be for the user's own code.
-        if not is_there() and (is_active() or sys.platform == "darwin"):
+        if not there and (is_active() or sys.platform == "darwin"):
             severity = "warning"
     elif CALLS not in found.values():
         evidence = f"nothing installed here calls setproctitle on macOS: {told}"
-    elif not is_there() and not any(package.requires for package in packages):
+    elif not there:
         evidence = f"setproctitle is not installed, and does not need to be: {told} only where it is"
     else:
         return Answer(told)
     told = told or f"none of {len(packages)} installed distributions is known to"
     return Answer(told, [Finding(severity, evidence, remedy)])
-
-
-def removed(packages: Sequence[Package]) -> Answer:
-    """Return whether setproctitle was deleted though something installed requires it."""
-    needy = ", ".join(f"{package.name} {package.version}" for package in packages if package.requires)
-    answer = Answer(f"setproctitle's files; required by {needy or 'nobody'}")
-    if needy and not is_there():
-        evidence = f"setproctitle is not there, though required by {needy}; with the shim it is safe to have"
-        answer.findings.append(Finding("warning", evidence, install("setproctitle")))
-    return answer

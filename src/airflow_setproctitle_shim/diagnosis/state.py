@@ -38,7 +38,7 @@ def version(name: str) -> str:
 
 def install(requirement: str = DISTRIBUTION, how: str = "--force-reinstall --no-deps") -> str:
     """Return the command that installs into this environment, which may have been made by uv and have no pip."""
-    program = f"{PYTHON} -m pip install" if spec("pip") else f"uv pip install --python {PYTHON}"
+    program = f"{PYTHON} -m pip install" if origin("pip") else f"uv pip install --python {PYTHON}"
     return f"{program} {how} {requirement}"
 
 
@@ -102,9 +102,9 @@ def startup_file_skipped() -> Finding | None:
 def startup() -> Answer:
     """Return why the shim is on or off in this interpreter, and what is wrong with that, if anything."""
     if is_active():
-        if (origin := origin_of_setproctitle()) == REPLACEMENT:
+        if (runs := origin("setproctitle")) == REPLACEMENT:
             return Answer("on: `import setproctitle` gets the shim's safe module")
-        evidence = f"`import setproctitle` runs {origin}, found by a finder before the shim's"
+        evidence = f"`import setproctitle` runs {runs}, found by a finder before the shim's"
         remedy = f"{PYTHON} -v -c 'import setproctitle' 2>&1 | grep setproctitle"
         return Answer("on: but not asked first", [Finding("error", evidence, remedy)])
     if sys.platform != "darwin":
@@ -138,17 +138,12 @@ def facts() -> dict[str, str]:
         "startup file": "; ".join(flaw.evidence for flaw in flaws) or f"{path} is in order",
         "setproctitle": version("setproctitle") or "not installed",
         "titles": titles,
-        "import runs": origin_of_setproctitle() or "nothing: setproctitle cannot be imported",
+        "import runs": origin("setproctitle") or "nothing: setproctitle cannot be imported",
     }
 
 
-def origin_of_setproctitle() -> str | None:
-    """Return the file that `import setproctitle` runs in this interpreter, or None if there is none."""
-    return getattr(spec("setproctitle"), "origin", None)
-
-
-def spec(module: str) -> Any:
-    """Return a module's spec, or None: somebody else's finder may raise anything."""
+def origin(module: str) -> str | None:
+    """Return the file that importing a module runs in this interpreter, or None. Others' finders may raise anything."""
     with contextlib.suppress(Exception):
-        return importlib.util.find_spec(module)
+        return getattr(importlib.util.find_spec(module), "origin", None)
     return None
