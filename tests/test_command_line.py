@@ -34,7 +34,6 @@ TEMPLATE = ROOT / "sitecustomize_template/sitecustomize.py"
         ["probe", "-n", "many"],
         ["probe", "--timeout", "0"],
         ["probe", "--timeout", "nan"],
-        ["probe", "--method", "vfork"],
         ["probe", "--method", "spawn"],
         ["status", "--python", ""],
         ["sitecustomize", "--write", "."],
@@ -93,7 +92,7 @@ def test_no_traceback_reaches_the_user(
     def fail() -> None:
         raise error
 
-    monkeypatch.setattr(state, "state", fail)
+    monkeypatch.setattr(state, "startup", fail)
     assert cli.main(["status"]) == status
     captured = capsys.readouterr()
     assert message in captured.err and "Traceback" not in captured.err
@@ -106,7 +105,7 @@ def test_errors_are_json_where_json_was_asked_for(
     def fail() -> None:
         raise OSError("no luck")
 
-    monkeypatch.setattr(state, "state", fail)
+    monkeypatch.setattr(state, "startup", fail)
     assert cli.main(["status", *json_or_not]) == 1
     captured = capsys.readouterr()
     assert captured.err == "airflow-setproctitle-shim: no luck\n"
@@ -279,7 +278,9 @@ def test_a_wheel_built_from_the_source_distribution_has_the_template(tmp_path: P
     uv("build", "--quiet", "--sdist", "--out-dir", str(tmp_path), str(ROOT))
     [archive] = tmp_path.glob("*.tar.gz")
     with tarfile.open(archive) as file:
-        assert any(name.endswith("airflow_setproctitle_shim/as_site_customize.py") for name in file.getnames())
+        assert any(
+            name.endswith("airflow_setproctitle_shim/as_site_customize.py") for name in file.getnames()
+        )
     uv("build", "--quiet", "--wheel", "--out-dir", str(tmp_path), str(archive))
     venv = Venv.make(tmp_path / "venv")
     venv.install(str(next(tmp_path.glob("*.whl"))))

@@ -48,7 +48,7 @@ def picture(off: probe.Run, on: probe.Run, note: str) -> str:
     size = f'width="{WIDTH}" height="{HEIGHT}" viewBox="0 0 {WIDTH} {HEIGHT}"'
     lines = [
         f'<svg xmlns="http://www.w3.org/2000/svg" {size} role="img">',
-        f"  <title>Without the shim {told(off)}; with the shim {told(on)}.</title>",
+        f"  <title>Without the shim {off}; with the shim {on}.</title>",
         f"  <style>{STYLE}  </style>",
         *(f"  {line}" for line in body),
         "</svg>\n",
@@ -58,18 +58,12 @@ def picture(off: probe.Run, on: probe.Run, note: str) -> str:
 
 def row(y: int, label: str, run: probe.Run) -> list[str]:
     """Return a line of text and below it a mark for each child, the lost ones first."""
-    lines = [text(y, f"{label}: {told(run)}")]
+    lines = [text(y, f"{label}: {run}")]
     for number in range(run.children):
         kind = "lost" if number < run.lost else "ok"
         place = f'transform="translate({24 + number * STEP + STEP // 2},{y + 28})"'
         lines.append(f'<g {place}><circle class="{kind}" r="12"/><path class="mark" d="{MARKS[kind]}"/></g>')
     return lines
-
-
-def told(run: probe.Run) -> str:
-    """Return how a run ended, in words."""
-    ends = ", ".join(f"{count} {end}" for end, count in sorted(run.ends.items()) if end != "ok")
-    return f"{run.lost} of {run.children} children lost{f' ({ends})' if ends else ''}"
 
 
 def text(y: int, words: str, kind: str = "plain") -> str:
@@ -80,7 +74,7 @@ def text(y: int, words: str, kind: str = "plain") -> str:
 def main() -> None:
     """Probe, and write the picture."""
     simulate = sys.platform != "darwin"
-    runs = probe.probe(CHILDREN, timeout=60, method="fork", threads=0, titles=False, simulate=simulate)
+    runs = probe.probe(CHILDREN, timeout=60, threads=0, titles=False, simulate=simulate)
     note = "Simulated: a stand-in dies after fork as setproctitle does on macOS." if simulate else "On macOS."
     target = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "docs/probe.svg"
     target.write_text(picture(*runs, note))

@@ -27,7 +27,8 @@ TEMPLATE = Path(__file__).parent.parent / "as_site_customize.py"
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line with `arguments` (default: the process's) and return its exit status."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    options = Namespace(command=next(filter(COMMANDS.__contains__, arguments), "usage"))
+    command = next(filter(COMMANDS.__contains__, arguments), "usage")
+    options = Namespace(command=command, json="--json" in arguments)
     sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115  # None if closed when Python started
     sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
     if isinstance(sys.stdout, TextIOWrapper):
@@ -37,22 +38,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
             signal.signal(number, signal.default_int_handler)
     try:
         _parser().parse_args(arguments, options)
-        return int(options.run(options))
+        return COMMANDS[options.command][0](options)
     except SystemExit as error:
         if error.code != 2:
             raise
         message, status = "", 2  # argparse has told what is wrong
     except KeyboardInterrupt:
         message, status = "interrupted", 130
-    except (probe.ProbeError, OSError) as error:
+    except OSError as error:
         message, status = str(error), 1
     except Exception as error:  # noqa: BLE001  # a traceback helps no user
         message, status = f"{type(error).__name__}: {error}. This is a bug, please report it", 1
     with contextlib.suppress(OSError):
         _print(f"airflow-setproctitle-shim: {message}\n" if message else "", sys.stderr)
-    if "--json" in arguments:
+    if options.json:
         with contextlib.suppress(OSError):
-            _print(_json(options.command, {"ok": False, "error": message or "wrong usage"}), sys.stdout)
+            _tell(options, False, {"error": message or "wrong usage"}, ())
     return status
 
 
@@ -70,24 +71,19 @@ def _print(text: str, stream: TextIO) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="airflow-setproctitle-shim",
-        description="Keeps setproctitle from crashing forked processes on macOS. "
-        f"It needs no command to work; {VARIABLE}=off switches it off.",
+        description=f"Keeps setproctitle from crashing forks on macOS, unless {VARIABLE}=off.",
         epilog="Exit status: 0 fine, 1 something needs attention, 2 wrong usage.",
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(required=True, dest="command", metavar="COMMAND")
-    add: dict[str, Callable[..., object]] = {}
-    for name, (run, text) in COMMANDS.items():
-        command = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
-        command.set_defaults(run=run)
-        add[name] = command.add_argument
+    add = {}
+    for name, (_, text) in COMMANDS.items():
+        add[name] = commands.add_parser(name, help=text, description=text, allow_abbrev=False).add_argument
         if name != "sitecustomize":
             add[name]("--json", action="store_true", help="print JSON for programs")
-    patience = "seconds before a child counts as hung (default: 30)"
-    add["probe"]("-n", "--children", type=_whole, default=20, metavar="N", help="how many (default: 20)")
-    add["probe"]("--timeout", type=_number, default=30.0, metavar="S", help=patience)
-    add["probe"]("--method", choices=probe.METHODS, default="fork", help="how children start (default: fork)")
+    add["probe"]("-n", "--children", type=_number, default=20, metavar="N", help="how many (20)")
+    add["probe"]("--timeout", type=_number, default=30, metavar="S", help="until a child counts as hung (30)")
     add["probe"]("--threads", action="store_const", const=4, default=0, help="with four other threads")
     add["probe"]("--titles", action="store_true", help="read the titles with ps (needs the extra `titles`)")
     add["probe"]("--simulate", action="store_true", help="use the stand-in for setproctitle, as off macOS")
@@ -98,15 +94,11 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _number(text: str, kind: Callable[[str], float] = float) -> float:
+def _number(text: str) -> int:
     with contextlib.suppress(ValueError):
-        if 0 < kind(text) <= 86_400:
-            return kind(text)
-    raise ArgumentTypeError(f"{text!r} is not a {'whole ' * (kind is int)}number above 0, 86400 at most")
-
-
-def _whole(text: str) -> float:
-    return _number(text, int)
+        if 0 < int(text) <= 86_400:
+            return int(text)
+    raise ArgumentTypeError(f"{text!r} is not a whole number above 0, 86400 at most")
 
 
 def _path(text: str) -> Path:
@@ -115,15 +107,14 @@ def _path(text: str) -> Path:
     raise ArgumentTypeError(f"there is no {text!r}")
 
 
-def _json(command: str, data: Mapping[str, object]) -> str:
-    return json.dumps({"schema": f"{command}/2", **data}, indent=2, default=str) + "\n"
-
-
 def _tell(options: Namespace, ok: bool, data: Mapping[str, object], lines: Iterable[str]) -> int:
     """Print the data as JSON (see docs/json-schema/) or the lines for people; return the exit status."""
-    # What would drive the terminal is not printed: it may come from anybody's files.
-    text = ("".join(character if character.isprintable() else "?" for character in line) for line in lines)
-    _print(_json(options.command, {"ok": ok, **data}) if options.json else "\n".join([*text, ""]), sys.stdout)
+    if options.json:
+        data = {"schema": f"{options.command}/2", "ok": ok, **data}
+        _print(json.dumps(data, indent=2, default=str) + "\n", sys.stdout)
+    else:  # What would drive the terminal is not printed: it may come from anybody's files.
+        for line in lines:
+            _print("".join(it if it.isprintable() else "?" for it in line) + "\n", sys.stdout)
     return int(not ok)
 
 
@@ -146,27 +137,23 @@ def _findings(answers: Mapping[str, Answer]) -> tuple[bool, list[str], list[dict
 
 
 def _status(options: Namespace) -> int:
-    here, (why, wrong) = packages.installed(), state.state()
-    startup = Answer(why, [wrong] if wrong else [])
-    answers = {"startup": startup, "used-by": packages.used_by(here), "removed": packages.removed(here)}
-    ok, lines, found = _findings(answers)
-    facts = {**state.facts(), "used by": answers["used-by"].looked_at}
-    data = {"on": is_active(), "why": why, "findings": found, "used_by": packages.users(here), "facts": facts}
-    return _tell(options, ok, data, [f"{'on' if is_active() else 'off'}: {why}", *lines, "", *_table(facts)])
+    here, startup = packages.installed(), state.startup()
+    used_by = packages.used_by(here)
+    ok, lines, found = _findings({"startup": startup, "used-by": used_by})
+    facts, who = {**state.facts(), "used by": used_by.looked_at}, packages.users(here)
+    data = {"on": is_active(), "why": startup.looked_at, "findings": found, "used_by": who, "facts": facts}
+    return _tell(options, ok, data, [startup.looked_at, *lines, "", *_table(facts)])
 
 
 def _probe(options: Namespace) -> int:
     simulate = options.simulate or sys.platform != "darwin"
-    how = (options.children, options.timeout, options.method, options.threads, options.titles)
-    off, on = probe.probe(*how, simulate)
+    off, on = probe.probe(options.children, options.timeout, options.threads, options.titles, simulate)
+    ok, verdict = probe.verdict(off, on)
     lines = ["Simulated: a stand-in dies after fork as setproctitle does on macOS."] if simulate else []
-    for label, run in (("without the shim:", off), ("with the shim:", on)):
-        ends = ", ".join(f"{count} {end}" for end, count in sorted(run.ends.items()) if end != "ok")
-        lines.append(f"  {label:18}{run.lost} of {run.children} children lost{f' ({ends})' if ends else ''}")
-        lines += [f"    {line}" for line in run.listing[:5]]
+    lines += [f"  without the shim: {off}", f"  with the shim:    {on}"]
+    lines += [f"    {line}" for line in on.listing[:5]]
     if not on.startup_file:
         lines.append(f"The startup file itself was not tested: run {state.COMMAND} status")
-    ok, verdict = probe.verdict(off, on)
     data = {"simulated": simulate, "verdict": verdict, "without": asdict(off), "with": asdict(on)}
     return _tell(options, ok, data, [*lines, verdict])
 

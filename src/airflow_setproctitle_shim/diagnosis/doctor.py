@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from .. import OFF, VARIABLE, setting
 from . import airflow_server, crash_reports, deaths, packages, state
 from .finding import Answer, Finding
 from .log_file import Logs
@@ -27,27 +26,20 @@ class Facts:
         return deaths.read(places, state.installed_at(), lambda _: None)
 
     @functools.cached_property
-    def packages(self) -> list[packages.Package]:
-        return packages.installed()
-
-    def remedy(self) -> str:
-        """What to do about deaths since the installation: "" if the shim is on."""
-        _, off = state.state()
-        return off.remedy if off else f"unset {VARIABLE}" if setting() in OFF else ""
+    def remedy(self) -> str:  # of deaths since the installation, "" if the shim is on
+        return "; ".join(finding.remedy for finding in state.startup().findings)
 
     def crash_reports(self) -> Answer:
         place = self.crash_reports_at or Path(os.path.expanduser("~/Library/Logs/DiagnosticReports"))
-        return crash_reports.crash_reports(place, state.installed_at(), lambda _: None, self.remedy())
+        return crash_reports.crash_reports(place, state.installed_at(), lambda _: None, self.remedy)
 
 
 # What each check asks, and how it is made: each takes only what it uses.
 CHECKS: dict[str, tuple[str, Callable[[Facts], Answer]]] = {
     "startup": ("is the shim on, and if not, why not?", lambda _: state.startup()),
-    "used-by": ("who calls setproctitle here?", lambda facts: packages.used_by(facts.packages)),
+    "used-by": ("who calls setproctitle, and is it there?", lambda _: packages.used_by(packages.installed())),
     "crash-reports": ("what do macOS's crash reports of Python say?", Facts.crash_reports),
-    "crashes": ("do logs tell of deaths?", lambda facts: deaths.crashes(facts.logs, facts.remedy())),
-    "edited": ("were files of Airflow edited by hand?", lambda facts: packages.edited(facts.packages)),
-    "removed": ("was setproctitle deleted by hand?", lambda facts: packages.removed(facts.packages)),
+    "crashes": ("do logs tell of deaths?", lambda facts: deaths.crashes(facts.logs, facts.remedy)),
     "health": ("what does Airflow's health page say?", lambda _: airflow_server.health()),
     "execution-api": ("did it refuse workers?", lambda facts: airflow_server.execution_api(facts.logs)),
 }
@@ -61,7 +53,6 @@ def diagnose(facts: Facts, names: Iterable[str]) -> dict[str, Answer]:
             answers[name] = CHECKS[name][1](facts)
         except Exception as error:  # noqa: BLE001  # the other checks' findings must still be shown
             evidence = f"the check {name} failed: {type(error).__name__}: {error}"
-            answers[name] = Answer(
-                "the check failed", [Finding("warning", evidence, "please report this line")]
-            )
+            finding = Finding("warning", evidence, "please report this line")
+            answers[name] = Answer("the check failed", [finding])
     return answers

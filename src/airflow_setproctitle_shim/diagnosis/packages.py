@@ -1,5 +1,4 @@
-"""Installed distributions: who calls setproctitle here, whose files were edited by hand, and whether setproctitle was
-deleted. Reads metadata, and no source file but Airflow's."""
+"""Installed distributions: who calls setproctitle here, and is it there. Reads metadata, no source file."""
 
 from __future__ import annotations
 
@@ -8,15 +7,13 @@ import re
 import sys
 from collections.abc import Sequence
 from importlib.machinery import PathFinder
-from pathlib import Path
 from typing import NamedTuple
 
 from importlib_metadata import Distribution
 
 from .. import is_active
-from . import metadata
 from .finding import Answer, Finding
-from .state import reinstall
+from .state import install, version
 
 CALLS, GUARDS = "calls it", "keeps it from macOS itself"
 # Who is known to import setproctitle, most of them where it is installed, and from which version on what comes of it.
@@ -27,16 +24,16 @@ KNOWN = {
     "gunicorn": (("0", CALLS), ("25", GUARDS)),
     "mutmut": (("3", CALLS), ("3.6", GUARDS)),
     "ray": (("0", CALLS), ("2.48", "has a copy of its own, which the shim does not reach")),
-    **dict.fromkeys(("celery", "distributed", "faust", "faust-streaming", "granian"), (("0", CALLS),)),
-    **dict.fromkeys(("neutron", "pgcli", "pytest-xdist", "rq", "salt", "sglang"), (("0", CALLS),)),
-    **dict.fromkeys(("skypilot", "vllm", "xinference"), (("0", CALLS),)),
 }
+ALWAYS = (
+    "celery distributed faust faust-streaming granian neutron pgcli pytest-xdist rq salt sglang skypilot vllm"
+)
+KNOWN.update(dict.fromkeys([*ALWAYS.split(), "xinference"], (("0", CALLS),)))
 FIELD = re.compile(r"(?im)^(name|version):[ \t]*(\S+)[ \t\r]*$")
 REQUIRES = re.compile(  # on macOS, and without an extra
     r"(?im)^Requires-Dist:\s*setproctitle\s*(?![\w.-])(?!.*\bextra\s*==)"
     r"(?!.*(==\s*['\"](linux|win32|windows)|!=\s*['\"]darwin))"
 )
-PATCH = re.compile(rb"from setproctitle import setproctitle\s+except ImportError:\s+def setproctitle\(")
 
 
 class Package(NamedTuple):
@@ -45,7 +42,6 @@ class Package(NamedTuple):
     name: str
     version: str
     requires: bool  # setproctitle
-    distribution: Distribution
 
 
 def installed() -> list[Package]:
@@ -58,21 +54,20 @@ def installed() -> list[Package]:
             fields = {key.lower(): value for key, value in reversed(FIELD.findall(head))}
             name = re.sub(r"[-_.]+", "-", fields["name"]).lower()
             # The first one found on sys.path is the one that is imported.
-            found.setdefault(name, Package(name, fields["version"], bool(REQUIRES.search(head)), dist))
+            found.setdefault(name, Package(name, fields["version"], bool(REQUIRES.search(head))))
     return [found[name] for name in sorted(found)]
 
 
 def users(packages: Sequence[Package]) -> dict[str, str]:
     """Return name and version of those that import setproctitle, callers first, and what comes of it on macOS."""
-    found = {}
-    for name, version, requires, _ in packages:
-        for since, what in KNOWN.get(name, (("0", CALLS),) if requires else ()):
-            if _release(version) >= _release(since):
-                found[f"{name} {version}"] = what
+    found: dict[str, str] = {}
+    for name, release, requires in packages:
+        rows = KNOWN.get(name, (("0", CALLS),) if requires else ())
+        found |= {f"{name} {release}": what for since, what in rows if _numbers(release) >= _numbers(since)}
     return {name: what for name, what in sorted(found.items(), key=lambda item: item[1] != CALLS) if what}
 
 
-def _release(version: str) -> list[int]:
+def _numbers(version: str) -> list[int]:
     return [int(number) for number in re.findall(r"\d+", version)[:4]]
 
 
@@ -80,56 +75,31 @@ def is_there() -> bool:
     """Return whether the native setproctitle is installed, files and all."""
     # Not importlib's find_spec(): while the shim is on, that finds the shim's module.
     spec = PathFinder.find_spec("setproctitle")
-    return bool(metadata.version("setproctitle") and spec and spec.origin)
+    return bool(version("setproctitle") and spec and spec.origin)
 
 
 def used_by(packages: Sequence[Package]) -> Answer:
-    """Return who calls setproctitle here, as far as metadata and a list of known programs tell."""
-    found = users(packages)
+    """Return who calls setproctitle here, as far as metadata and a list of known programs tell, and if it is there."""
+    found, there = users(packages), is_there()
     told = ", ".join(f"{name} {what}" for name, what in found.items())
-    answer = Answer(told or f"none of {len(packages)} installed distributions is known to")
+    needy = [f"{package.name} {package.version}" for package in packages if package.requires]
     severity, remedy = "note", "nothing to do: the shim is not needed for them"
-    if not found:
+    if needy and not there:
+        evidence = (
+            f"setproctitle is not there, though {needy[0]} requires it; with the shim it is safe to have"
+        )
+        severity, remedy = "warning", install("setproctitle")
+    elif not found:
         evidence = "nothing installed here uses setproctitle: is this the environment your workers run in?"
         remedy = "run this with the Python that runs your workers"
         # Where it is installed all the same, it may be for the user's own code.
-        if not is_there() and (is_active() or sys.platform == "darwin"):
+        if not there and (is_active() or sys.platform == "darwin"):
             severity = "warning"
     elif CALLS not in found.values():
         evidence = f"nothing installed here calls setproctitle on macOS: {told}"
-    elif not is_there() and not any(package.requires for package in packages):
+    elif not there:
         evidence = f"setproctitle is not installed, and does not need to be: {told} only where it is"
     else:
-        return answer
-    answer.findings.append(Finding(severity, evidence, remedy))
-    return answer
-
-
-def edited(packages: Sequence[Package]) -> Answer:
-    """Return which of Airflow's Python files do not have the hash in RECORD."""
-    answer, number = Answer(""), 0
-    for name, version, _, dist in packages:
-        record = metadata.recorded(dist) if name.startswith("apache-airflow") else {}
-        files = [(Path(str(dist.locate_file(file))), record[file]) for file in record if file.endswith(".py")]
-        number += len(files)
-        if changed := [
-            path for path, digest in files if path.is_file() and not metadata.is_intact(path, digest)
-        ]:
-            evidence = f"{len(changed)} file{'s' * (len(changed) > 1)} of {name} {version}, edited by hand"
-            if patched := sum(bool(PATCH.search(metadata.read(path))) for path in changed):
-                evidence += f"; {patched} to make setproctitle optional, which the shim makes needless"
-            remedy = reinstall(f"{name}=={version}")
-            answer.findings.append(Finding("warning", evidence, remedy, details=tuple(map(str, changed))))
-    answer.looked_at = f"Airflow's Python files, by the hashes in RECORD: {number}"
-    return answer
-
-
-def removed(packages: Sequence[Package]) -> Answer:
-    """Return whether setproctitle was deleted though something installed requires it."""
-    needy = tuple(f"{package.name} {package.version}" for package in packages if package.requires)
-    answer = Answer(f"setproctitle's files; required by {', '.join(needy) or 'nobody'}")
-    if needy and not is_there():
-        state = "lacks files" if metadata.version("setproctitle") else "is not installed"
-        evidence = f"setproctitle {state}, though {needy[0]} requires it; with the shim it is safe to have"
-        answer.findings.append(Finding("warning", evidence, reinstall("setproctitle"), details=needy))
-    return answer
+        return Answer(told)
+    told = told or f"none of {len(packages)} installed distributions is known to"
+    return Answer(told, [Finding(severity, evidence, remedy)])

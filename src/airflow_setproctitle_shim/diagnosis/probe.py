@@ -9,22 +9,15 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from .. import VARIABLE
-from . import metadata
-from .state import COMMAND, DISTRIBUTION, install, site_directories, startup_file
+from .state import COMMAND, DISTRIBUTION, install, site_directories, startup_file, version
 
 STAND_IN = Path(__file__).parent.parent / "stand_in"
-METHODS = ("fork", "forkserver")
 AT_ONCE = 20  # children
-
-
-class ProbeError(Exception):
-    """The probe could not be made; the message says why and what to do."""
 
 
 @dataclass
@@ -43,21 +36,21 @@ class Run:
         """How many children died by a signal."""
         return sum(count for end, count in self.ends.items() if end.startswith("SIG"))
 
+    def __str__(self) -> str:
+        ends = ", ".join(f"{count} {end}" for end, count in sorted(self.ends.items()) if end != "ok")
+        return f"{self.lost} of {self.children} children lost{f' ({ends})' if ends else ''}"
 
-def probe(
-    children: int, timeout: float, method: str, threads: int, titles: bool, simulate: bool
-) -> tuple[Run, Run]:
-    """Return the runs without and with the shim. `timeout`: seconds for 20 children; `method`: of METHODS; `threads`:
-    how many run meanwhile; `titles`: read them back with ps; `simulate`: with the stand-in, the startup file run as if
-    this were macOS. Raises ProbeError if something is missing or fails."""
-    if titles and shutil.which("ps") is None:
-        raise ProbeError("there is no `ps` here to read titles with; install it, or leave out --titles")
-    if titles and not metadata.version("processtitle"):
-        needed = install(f"'{DISTRIBUTION}[titles]'")
-        raise ProbeError(f"processtitle is not installed here; try: {needed}")
-    if not simulate and not metadata.version("setproctitle"):
-        raise ProbeError("setproctitle is not installed here; try: probe --simulate")
-    given = {"timeout": timeout, "method": method, "threads": threads, "titles": titles, "simulate": simulate}
+
+def probe(children: int, timeout: int, threads: int, titles: bool, simulate: bool) -> tuple[Run, Run]:
+    """Return the runs without and with the shim. `timeout`: seconds for 20 children; `threads`: how many run meanwhile;
+    `titles`: read them back with ps; `simulate`: with the stand-in, the startup file run as if this were macOS. Raises
+    OSError if something is missing or fails."""
+    if titles and not (shutil.which("ps") and version("processtitle")):
+        needed = install(f"'{DISTRIBUTION}[titles]'", "--upgrade")
+        raise FileNotFoundError(f"--titles needs the program ps and processtitle; try: {needed}")
+    if not simulate and not version("setproctitle"):
+        raise FileNotFoundError("setproctitle is not installed here; try: probe --simulate")
+    given = {"timeout": timeout, "threads": threads, "titles": titles, "simulate": simulate}
     return run("off", children, given), run("titles" if titles else "auto", children, given)
 
 
@@ -78,40 +71,29 @@ def run(setting: str, children: int, settings: dict[str, Any]) -> Run:
     """Return how the children ended with AIRFLOW_SETPROCTITLE_SHIM at `setting`; the settings are probe()'s."""
     path, _ = startup_file()
     file = str(path) if settings["simulate"] and path and path.parent.resolve() in site_directories() else ""
-    given = {**settings, "file": file, "children": children, "at_once": AT_ONCE}
+    given = json.dumps({**settings, "file": file, "children": children, "at_once": AT_ONCE})
     # Modules in the working directory are not found, as those of an installed program's users are not.
     paths = [os.path.abspath(path) for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
-    environ = {**os.environ, VARIABLE: setting, f"{VARIABLE}_PROBE": json.dumps(given)}
-    environ["PYTHONPATH"] = os.pathsep.join([str(STAND_IN)] * settings["simulate"] + paths)
+    paths = [str(STAND_IN)] * settings["simulate"] + paths
+    environ = {**os.environ, VARIABLE: setting, "PYTHONPATH": os.pathsep.join(paths)}
     patience = 30 + 2 * settings["timeout"] * -(-children // AT_ONCE)
-    with _interpreter(environ) as process:
+    with subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-m", f"{__package__}.probe_child", given],
+        env=environ,
+        cwd=os.path.abspath(os.sep),
+        start_new_session=True,  # Ctrl-C reaches this process only, and what is left can be killed as a group.
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
         try:
-            output, _ = process.communicate(timeout=patience)
+            *listing, result = process.communicate(timeout=patience)[0].splitlines() or [""]
         except subprocess.TimeoutExpired:
-            raise ProbeError(f"the interpreter that forks the children hung for {patience:g} s") from None
-    if process.returncode:
-        raise ProbeError("the interpreter that forks the children failed; what it said stands above")
-    *listing, result = output.splitlines()
-    tested = bool(file) or not settings["simulate"]
-    return Run(setting, children, startup_file=tested, listing=listing, **json.loads(result))
-
-
-@contextlib.contextmanager
-def _interpreter(environ: dict[str, str]) -> Iterator[subprocess.Popen[str]]:
-    """Start the interpreter that forks the children, and leave no process of its session behind. It ends itself and
-    its children once its standard input ends, which it does however this process ends."""
-    theirs, ours = os.pipe()
-    command = [sys.executable, "-W", "ignore", "-m", f"{__package__}.probe_child"]
-    # In a session of its own: Ctrl-C reaches this process only.
-    where: dict[str, Any] = {"env": environ, "cwd": os.path.abspath(os.sep), "start_new_session": True}
-    process = subprocess.Popen(command, stdin=theirs, stdout=subprocess.PIPE, text=True, **where)
-    os.close(theirs)
-    with process:
-        try:
-            yield process
+            raise ChildProcessError(f"the interpreter that forks hung for {patience:g} s") from None
         finally:
-            os.close(ours)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(2)
             with contextlib.suppress(ProcessLookupError, PermissionError):  # Nobody is left.
                 os.killpg(process.pid, signal.SIGKILL)
+    if process.returncode:
+        raise ChildProcessError("the interpreter that forks the children failed; what it said stands above")
+    tested = bool(file) or not settings["simulate"]
+    return Run(setting, children, startup_file=tested, listing=listing, **json.loads(result))

@@ -1,8 +1,9 @@
 """Is the shim on in this interpreter, and if not, why not. Asked by `status`, by `doctor`, and by airflow.py once
-something is wrong; never at interpreter start. Prints nothing."""
+something is wrong; never at interpreter start."""
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import re
@@ -14,26 +15,31 @@ from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
 
-from .. import OFF, REPLACEMENT, VARIABLE, finder, is_active, setting
-from . import metadata
+from importlib_metadata import Distribution
+
+from .. import OFF, REPLACEMENT, VARIABLE, is_active, setting
 from .finding import Answer, Finding
 
-PACKAGE = __name__.partition(".")[0]
+PACKAGE = "airflow_setproctitle_shim"
+SOURCE = "python/cpython/issues/113659"
 DISTRIBUTION = "airflow-setproctitle-shim"
 STARTUP_FILE = f"{PACKAGE}.pth"
-FORK_SAFETY = "OBJC_DISABLE_INITIALIZE_FORK_SAFETY"
+CALL = re.compile(rb"(?m)^import .*airflow_setproctitle_shim.*startup\(\)")
 PYTHON = shlex.quote(sys.executable or "python")
 COMMAND = f"{PYTHON} -m {PACKAGE}"
 
 
-def install(arguments: str) -> str:
+def version(name: str) -> str:
+    """Return an installed distribution's version, "" if there is none."""
+    with contextlib.suppress(Exception):
+        return str(Distribution.from_name(name).version or "")
+    return ""
+
+
+def install(requirement: str = DISTRIBUTION, how: str = "--force-reinstall --no-deps") -> str:
     """Return the command that installs into this environment, which may have been made by uv and have no pip."""
-    return f"{f'{PYTHON} -m pip install' if spec('pip') else f'uv pip install --python {PYTHON}'} {arguments}"
-
-
-def reinstall(requirement: str = DISTRIBUTION) -> str:
-    """Return the command that puts a distribution's files back, and changes no other distribution."""
-    return install(f"--force-reinstall --no-deps {requirement}")
+    program = f"{PYTHON} -m pip install" if origin("pip") else f"uv pip install --python {PYTHON}"
+    return f"{program} {how} {requirement}"
 
 
 def sitecustomize(directory: Path) -> str:
@@ -47,10 +53,8 @@ def sitecustomize(directory: Path) -> str:
 def unhide(path: Path) -> str:
     """Return what makes the file visible, and what lasts: a sitecustomize.py is imported though it is hidden."""
     first = PathFinder.find_spec("sitecustomize") is None  # Another one would come before it.
-    return (
-        f"chflags -R nohidden {shlex.quote(sys.prefix)}"
-        + first * f"  # or, for good: {sitecustomize(path.parent)}"
-    )
+    lasting = f"  # or, for good: {sitecustomize(path.parent)}" if first else ""
+    return f"chflags -R nohidden {shlex.quote(sys.prefix)}{lasting}"
 
 
 def is_hidden(path: Path) -> bool:
@@ -64,84 +68,60 @@ def site_directories() -> list[Path]:
     return [Path(directory).resolve() for directory in [*site.getsitepackages(), *user]]
 
 
-# What keeps site from running a startup file: the predicate, a word, a sentence of the path, the remedy.
+# What keeps site from running a startup file: the predicate of its path, what is said of that, the remedy.
 FLAWS: Any = (
-    (lambda path, _: sys.flags.no_site,
-     "skipped by -S", "Python was started with -S, which skips {}", lambda _: "start Python without -S"),
-    (lambda path, _: sys.version_info >= (3, 18),  # PEP 829
-     "not read by this Python", "this Python ignores import lines, as in {}",
-     lambda _: install(f"--upgrade {DISTRIBUTION}")),
-    (lambda path, _: not path.exists(), "missing", "{} is missing", lambda _: reinstall()),
-    (lambda path, _: path.exists() and is_hidden(path),
-     "hidden", "{} is hidden by macOS, and Python skips hidden startup files", unhide),
-    (lambda path, _: path.parent.resolve() not in site_directories(),
-     "not where site looks", "{} lies where site does not look for startup files",
-     lambda path: sitecustomize(path.parent)),
-    (lambda path, digest: path.exists() and digest and not metadata.is_intact(path, digest),
-     "not as installed", "{} is not the file that was installed", lambda _: reinstall()),
-    (lambda path, digest: digest is None,
-     "not in RECORD", "{} is not in RECORD, so nobody can tell whether it is the file installed",
-     lambda _: reinstall()),
+    (lambda path: sys.flags.no_site,
+     "is skipped, as Python was started with -S", lambda _: "start Python without -S"),
+    (lambda path: sys.version_info >= (3, 18),  # PEP 829
+     "has import lines, which this Python ignores", lambda _: install(how="--upgrade")),
+    (lambda path: not path.exists(), "is missing", lambda _: install()),
+    (lambda path: path.exists() and is_hidden(path),
+     "is hidden by macOS, and Python skips hidden startup files", unhide),
+    (lambda path: path.parent.resolve() not in site_directories(),
+     "lies where site does not look for startup files", lambda path: sitecustomize(path.parent)),
+    (lambda path: path.exists() and not CALL.search(path.read_bytes()),
+     "does not switch the shim on", lambda _: install()),
 )  # fmt: skip
 
 
-def startup_file() -> tuple[Path | None, list[Any]]:
-    """Return the startup file's path, None without metadata, and the rows of FLAWS that are true of it."""
-    if (dist := metadata.installed(DISTRIBUTION)) is None:
-        return None, []
-    path, digest = Path(str(dist.locate_file(STARTUP_FILE))), metadata.recorded(dist).get(STARTUP_FILE)
-    return path, [flaw for flaw in FLAWS if flaw[0](path, digest)]
+def startup_file() -> tuple[Path | None, list[Finding]]:
+    """Return the startup file's path, None without metadata, and what keeps site from running it."""
+    try:
+        path = Path(str(Distribution.from_name(DISTRIBUTION).locate_file(STARTUP_FILE)))
+    except Exception:  # noqa: BLE001  # Metadata may be in any state.
+        return None, [Finding("error", f"{DISTRIBUTION} is importable but not installed", install())]
+    flaws = [(sentence, remedy) for is_true, sentence, remedy in FLAWS if is_true(path)]
+    return path, [Finding("error", f"{path} {said}", remedy(path), (SOURCE,)) for said, remedy in flaws]
 
 
 def startup_file_skipped() -> Finding | None:
     """Return why site did not run the startup file, or None if it should have."""
-    path, flaws = startup_file()
-    if path is None:
-        return Finding("error", f"{DISTRIBUTION} is importable but not installed", reinstall())
-    for _, _, sentence, remedy in flaws:
-        return Finding("error", sentence.format(path), remedy(path), ("python/cpython/issues/113659",))
-    return None
-
-
-def state() -> tuple[str, Finding | None]:
-    """Return why the shim is on or off in this interpreter, and what is wrong with that, if anything."""
-    if is_active():
-        if (origin := origin_of_setproctitle()) == REPLACEMENT:
-            return "`import setproctitle` gets the shim's safe module", None
-        evidence = f"`import setproctitle` runs {origin}, found by a finder before the shim's"
-        remedy = f"{PYTHON} -v -c 'import setproctitle' 2>&1 | grep setproctitle"
-        return "but not asked first", Finding("error", evidence, remedy)
-    if sys.platform != "darwin":
-        return f"this is {sys.platform}, and setproctitle is dangerous on macOS only", None
-    if setting() in OFF:
-        evidence = f"the shim is off, because {VARIABLE} is {os.environ[VARIABLE]!r}"
-        return evidence, Finding("note", evidence, f"unset {VARIABLE}")
-    evidence = "the shim is off though its startup file is in order: something switched it off again"
-    wrong = startup_file_skipped() or Finding(
-        "error", evidence, f"{PYTHON} -v -c pass 2>&1 | grep -i -e shim -e pth"
-    )
-    return wrong.evidence, wrong
+    return next(iter(startup_file()[1]), None)
 
 
 def startup() -> Answer:
-    """Return what is wrong with the shim in this interpreter, and what else matters after a fork on macOS."""
-    why, wrong = state()
-    answer = Answer(f"{'on' if is_active() else 'off'}: {why}", [wrong] if wrong else [])
-    if sys.platform == "darwin" and os.environ.get("NO_PROXY", os.environ.get("no_proxy")) != "*":
-        evidence = "NO_PROXY is not '*': HTTP requests of forked processes may die in _scproxy"
-        answer.findings.append(
-            Finding("note", evidence, "export NO_PROXY='*'", ("python/cpython/issues/58037",))
-        )
-    if sys.platform == "darwin" and os.environ.get(FORK_SAFETY):
-        evidence = f"{FORK_SAFETY} hides aborts of Objective-C, not setproctitle's crash"
-        answer.findings.append(Finding("note", evidence, "leave it; the shim does not need it"))
-    return answer
+    """Return why the shim is on or off in this interpreter, and what is wrong with that, if anything."""
+    if is_active():
+        if (runs := origin("setproctitle")) == REPLACEMENT:
+            return Answer("on: `import setproctitle` gets the shim's safe module")
+        evidence = f"`import setproctitle` runs {runs}, found by a finder before the shim's"
+        remedy = f"{PYTHON} -v -c 'import setproctitle' 2>&1 | grep setproctitle"
+        return Answer("on: but not asked first", [Finding("error", evidence, remedy)])
+    if sys.platform != "darwin":
+        return Answer(f"off: this is {sys.platform}, and setproctitle is dangerous on macOS only")
+    if setting() in OFF:
+        evidence = f"the shim is off, because {VARIABLE} is {os.environ[VARIABLE]!r}"
+        return Answer(f"off: {evidence}", [Finding("note", evidence, f"unset {VARIABLE}")])
+    evidence = "the shim is off though its startup file is in order: something switched it off again"
+    remedy = f"{PYTHON} -v -c pass 2>&1 | grep -i -e shim -e pth"
+    wrong = startup_file_skipped() or Finding("error", evidence, remedy)
+    return Answer(f"off: {wrong.evidence}", [wrong])
 
 
 def installed_at() -> float:
     """Return when the shim was installed, in seconds since the epoch: the time of its RECORD, or else its own."""
-    dist = metadata.installed(DISTRIBUTION)
-    records = Path(str(dist.locate_file(""))).glob(f"{PACKAGE}-*.dist-info/RECORD") if dist else []
+    path, _ = startup_file()
+    records = path.parent.glob(f"{PACKAGE}-*.dist-info/RECORD") if path else []
     return max((path.stat().st_mtime for path in records), default=os.stat(__file__).st_mtime)
 
 
@@ -152,42 +132,25 @@ def unsafe_on_macos(version: str) -> bool:
 
 def facts() -> dict[str, str]:
     """Return what concerns the shim in this interpreter, in words."""
-    before = [name(it) for it in sys.meta_path[: sys.meta_path.index(finder)]] if is_active() else []  # type: ignore[arg-type]  # A ModuleSpec is an object.
     path, flaws = startup_file()
-    version, shown = metadata.version("setproctitle"), metadata.version("processtitle")
-    by = f"shown in ps by processtitle {shown}" if shown else "not shown, as processtitle is not installed"
-    native = (
-        f"{version} ({'crashes after fork' if unsafe_on_macos(version) else 'safe'} on macOS)"
-        if version
-        else "not installed"
-    )
-    state = ", ".join(flaw[1] for flaw in flaws) or "in order"
+    native = version("setproctitle")
+    danger = "crashes after fork on macOS" if unsafe_on_macos(native) else "safe on macOS"
+    titles = f"remembered, not shown; {VARIABLE}=titles shows them"
+    if setting() == "titles":
+        shown = version("processtitle")
+        titles = f"shown in ps by processtitle {shown}" if shown else "not shown: no processtitle installed"
     return {
-        "platform": sys.platform,
         "variable": f"{VARIABLE} is {os.environ.get(VARIABLE, 'not set')}",
-        "python": f"{sys.version.split()[0]}  {sys.executable}",
-        "startup file": f"{path}: {state}" if path else "not installed",
-        "finder": f"before it: {', '.join(before) or 'none'}" if is_active() else "not on sys.meta_path",
-        "setproctitle": native,
-        "titles": by if setting() == "titles" else f"remembered, not shown; {VARIABLE}=titles shows them",
-        "import runs": origin_of_setproctitle() or "nothing: setproctitle cannot be imported",
+        "python": f"{sys.version.split()[0]} on {sys.platform}  {sys.executable}",
+        "startup file": "; ".join(flaw.evidence for flaw in flaws) or f"{path} is in order",
+        "setproctitle": f"{native} ({danger})" if native else "not installed",
+        "titles": titles,
+        "import runs": origin("setproctitle") or "nothing: setproctitle cannot be imported",
     }
 
 
-def name(finder: Any) -> str:
-    """Return a finder's name with its module's."""
-    named = finder if hasattr(finder, "__name__") else type(finder)
-    return f"{getattr(named, '__module__', '')}.{named.__name__}".lstrip(".")
-
-
-def origin_of_setproctitle() -> str | None:
-    """Return the file that `import setproctitle` runs in this interpreter, or None if there is none."""
-    return getattr(spec("setproctitle"), "origin", None)
-
-
-def spec(module: str) -> Any:
-    """Return a module's spec, or None: somebody else's finder may raise anything."""
-    try:
-        return importlib.util.find_spec(module)
-    except Exception:  # noqa: BLE001
-        return None
+def origin(module: str) -> str | None:
+    """Return the file that importing a module runs in this interpreter, or None. Others' finders may raise anything."""
+    with contextlib.suppress(Exception):
+        return getattr(importlib.util.find_spec(module), "origin", None)
+    return None
