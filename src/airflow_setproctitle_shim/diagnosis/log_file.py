@@ -74,7 +74,7 @@ class Story:
 
     def is_new(self, told: signs.Told, when: times.Moment) -> bool:
         """Return whether what a line tells is another death than those told of before."""
-        if when not in (self.last, times.NEVER):
+        if when is not self.last and when is not times.NEVER and when != self.last:
             if times.apart(when, self.last) > BURST:
                 for known in (self.lines, self.families, self.names):
                     known.clear()
@@ -112,7 +112,9 @@ def read(path: Path, program: str, logs: Logs) -> tuple[int, str]:
         for start, number, line, when in _lines(file):
             found = PREFIX.match(line) if b"| " in line[:99] else None
             prefix = found[1] if found else b""
-            line = ANSI.sub(b"", line[found.end() :] if found else line)
+            line = line[found.end() :] if found else line
+            if b"\x1b" in line or b"u001b" in line or b"#033" in line:
+                line = ANSI.sub(b"", line)
             # Long lines would fill the cache.
             for told in signs.told(line) if len(line) < 1000 else signs.told.__wrapped__(line):
                 who, cause = told.who or prefix, signs.UNKNOWN
@@ -136,7 +138,7 @@ def _lines(file: BinaryIO) -> Iterator[tuple[int, int, bytes, times.Moment]]:
     """Yield the lines that may tell of a death: where each begins, its number, its text, and its time, else that
     of the last dated line before it, else NEVER."""
     left = os.fstat(file.fileno()).st_size  # A log may grow faster than it can be read.
-    start, number, when = 0, 1, times.NEVER
+    start, number, when, written = 0, 1, times.NEVER, b""
     while block := file.read(min(BLOCK, left)):
         block += file.readline(min(LINE, left - len(block)))
         done, counted = -1, 0
@@ -144,8 +146,10 @@ def _lines(file: BinaryIO) -> Iterator[tuple[int, int, bytes, times.Moment]]:
             at = begin
             while at > done:
                 found = times.DATED.match(block, at)
+                if found and found[0] == written:  # Many lines of one second are read much faster so.
+                    break
                 if its := found and times.moment(found):
-                    when = its
+                    when, written = its, found[0]
                     break
                 at = block.rfind(NEWLINE, 0, at - 1) + 1 if at else -1
             number += block.count(NEWLINE, counted, begin)
