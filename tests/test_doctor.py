@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from environments import ROOT
+from environments import ROOT, Venv
 from processes import free_port
 
 from airflow_setproctitle_shim.diagnosis import airflow_server, doctor, packages
@@ -177,6 +177,83 @@ def test_broken_metadata_of_others_hides_nothing(site: Path) -> None:
     distribution(site, "good", {}, requires="setproctitle")
     assert "good 1.0" in packages.users(packages.installed())
     assert "good 1.0 calls it" in answer("used-by").looked_at
+
+
+# --- edited by hand ----------------------------------------------------------------------------
+
+PATCHED = """\
+# Patch for macOS: setproctitle causes SIGSEGV crashes on macOS due to fork() + native extensions
+# See: https://github.com/benoitc/gunicorn/issues/3021
+try:
+    from setproctitle import setproctitle
+except ImportError:
+    def setproctitle(title):
+        pass  # No-op if setproctitle is not available
+"""
+
+
+@pytest.mark.slow
+def test_an_airflow_patched_by_the_old_recipe_is_recognised_and_mended_by_what_the_doctor_says(
+    tmp_path: Path, wheel: Path
+) -> None:
+    venv = Venv.make(tmp_path / "venv")
+    era = ("--link-mode", "copy", "--exclude-newer", "2025-07-15")
+    venv.install(*era, "apache-airflow==3.0.2")
+    venv.install(str(wheel))
+    doctors = ("-m", SHIM, "doctor", "--only", "edited", "--only", "used-by")
+    assert venv.run(*doctors).returncode == 0
+
+    edited = ["executors/local_executor.py", "cli/commands/api_server_command.py"]
+    for name in edited:
+        path = venv.site_packages / "airflow" / name
+        text = path.read_text()
+        assert "from setproctitle import setproctitle\n" in text
+        path.write_text(text.replace("from setproctitle import setproctitle\n", PATCHED))
+    venv.run(
+        "-c",
+        f"import shutil, glob; [shutil.rmtree(p) for p in glob.glob({str(venv.site_packages / 'setproctitle*')!r})]",
+    )
+
+    told = venv.run("-m", SHIM, "status", check=False)
+    assert told.returncode == 1
+    assert any("--force-reinstall --no-deps setproctitle" in line for line in told.stdout.splitlines()[:10])
+    done = venv.run("-m", SHIM, "doctor", check=False, AIRFLOW_HOME=str(tmp_path))
+    head = done.stdout.splitlines()[:10]
+    assert done.returncode == 1
+    text = " ".join(" ".join(head).split())
+    assert "2 files of apache-airflow-core 3.0.2, edited by hand; 2 to make setproctitle optional" in text
+    assert "setproctitle is not there, though apache-airflow-core 3.0.2 requires it" in text
+    remedies = [line.partition("-> ")[2] for line in head if "--force-reinstall" in line]
+    assert len(remedies) == 2
+    for remedy in remedies:
+        words = remedy.split()
+        venv.install(*era, *words[words.index("--force-reinstall") :])
+    assert venv.run(*doctors).returncode == 0
+
+
+@pytest.mark.parametrize("name", ["other", "apache-beam"])
+def test_files_of_other_packages_may_be_edited(site: Path, name: str) -> None:
+    metadata = distribution(site, name, {"other.py": b"changed\n"})
+    write(metadata / "RECORD", "other.py,sha256=AAAA,8\n")
+    assert findings("edited") == []
+
+
+def test_an_edited_file_of_airflow_is_named_with_the_version_to_reinstall(site: Path) -> None:
+    metadata = distribution(site, "apache-airflow-core", {"airflow_x.py": b"changed\n"}, "3.0.2")
+    write(metadata / "RECORD", "airflow_x.py,sha256=AAAA,8\n")
+    [finding] = findings("edited")
+    assert finding.details == (str(site / "airflow_x.py"),)
+    assert finding.evidence == "1 file of apache-airflow-core 3.0.2, edited by hand"
+    assert finding.remedy.endswith("apache-airflow-core==3.0.2")
+
+
+def test_the_old_recipes_patch_is_recognised(site: Path) -> None:
+    files = {"airflow_x.py": PATCHED.encode(), "airflow_y.py": b"import setproctitle\n"}
+    metadata = distribution(site, "apache-airflow-core", files, "3.0.2")
+    write(metadata / "RECORD", "airflow_x.py,sha256=AAAA,8\nairflow_y.py,sha256=AAAA,8\n")
+    [finding] = findings("edited")
+    assert "2 files of" in finding.evidence
+    assert finding.evidence.endswith("; 1 to make setproctitle optional, which the shim makes needless")
 
 
 # --- health ------------------------------------------------------------------------------------

@@ -38,6 +38,7 @@ class Facts:
 CHECKS: dict[str, tuple[str, Callable[[Facts], Answer]]] = {
     "startup": ("is the shim on, and if not, why not?", lambda _: state.startup()),
     "used-by": ("who calls setproctitle, and is it there?", lambda _: packages.used_by(packages.installed())),
+    "edited": ("were Airflow's files edited by hand?", lambda _: packages.edited(packages.installed())),
     "crash-reports": ("what do macOS's crash reports of Python say?", Facts.crash_reports),
     "crashes": ("do logs tell of deaths?", lambda facts: deaths.crashes(facts.logs, facts.remedy)),
     "health": ("what does Airflow's health page say?", lambda _: airflow_server.health()),

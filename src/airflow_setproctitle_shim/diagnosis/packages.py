@@ -1,12 +1,15 @@
-"""Installed distributions: who calls setproctitle here, and is it there. Reads metadata, no source file."""
+"""Installed distributions: who calls setproctitle here, is it there, and were Airflow's files edited by hand."""
 
 from __future__ import annotations
 
+import base64
 import contextlib
+import hashlib
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib.machinery import PathFinder
+from pathlib import Path
 from typing import NamedTuple
 
 from importlib_metadata import Distribution
@@ -34,6 +37,9 @@ REQUIRES = re.compile(  # on macOS, and without an extra
     r"(?im)^Requires-Dist:\s*setproctitle\s*(?![\w.-])(?!.*\bextra\s*==)"
     r"(?!.*(==\s*['\"](linux|win32|windows)|!=\s*['\"]darwin))"
 )
+
+# The old advice was to make the import optional.
+PATCH = re.compile(rb"from setproctitle import setproctitle\s+except ImportError:\s+def setproctitle\(")
 
 
 class Package(NamedTuple):
@@ -103,3 +109,32 @@ def used_by(packages: Sequence[Package]) -> Answer:
         return Answer(told)
     told = told or f"none of {len(packages)} installed distributions is known to"
     return Answer(told, [Finding(severity, evidence, remedy)])
+
+
+def edited(packages: Sequence[Package]) -> Answer:
+    """Return which of Airflow's Python files do not have the hash that RECORD gives."""
+    answer, number = Answer(""), 0
+    for name, release, _ in packages:
+        changed: dict[Path, bytes] = {}
+        for path, content, intact in _python_files(name) if name.startswith("apache-airflow") else ():
+            number += 1
+            changed.update({} if intact else {path: content})
+        if changed:
+            evidence = f"{len(changed)} file{'s' * (len(changed) > 1)} of {name} {release}, edited by hand"
+            if patched := sum(bool(PATCH.search(content)) for content in changed.values()):
+                evidence += f"; {patched} to make setproctitle optional, which the shim makes needless"
+            remedy = install(f"{name}=={release}")
+            answer.findings.append(Finding("warning", evidence, remedy, details=tuple(map(str, changed))))
+    answer.looked_at = f"Airflow's Python files, by the hashes in RECORD: {number}"
+    return answer
+
+
+def _python_files(name: str) -> Iterator[tuple[Path, bytes, bool]]:
+    """Yield a distribution's Python files that have a hash, with their content, and whether it is as installed."""
+    with contextlib.suppress(Exception):  # RECORD may be in any state, and files gone.
+        for file in Distribution.from_name(name).files or []:
+            path = Path(str(file.locate()))
+            if file.suffix == ".py" and file.hash and path.is_file():
+                content = path.read_bytes()
+                digest = base64.urlsafe_b64encode(hashlib.new(file.hash.mode, content).digest())
+                yield path, content, digest.rstrip(b"=").decode() == file.hash.value
