@@ -7,6 +7,7 @@ import importlib.util
 import sys
 import threading
 from collections.abc import Iterator
+from importlib.machinery import PathFinder
 
 import pytest
 
@@ -79,6 +80,18 @@ def test_the_c_module_is_the_replacement_while_active(when: str) -> None:
     assert importlib.import_module("setproctitle").getproctitle() == "a title"
     shim.deactivate()
     assert "setproctitle._setproctitle" not in sys.modules
+
+
+def test_py_setproctitles_own_layer_over_the_replacement_leaves_with_it() -> None:
+    shim.activate()
+    # As finders do that ask PathFinder past all others.
+    spec = PathFinder.find_spec("setproctitle")
+    assert spec is not None and spec.loader is not None
+    layer = sys.modules["setproctitle"] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(layer)
+    assert layer.__file__ != shim.REPLACEMENT and layer._setproctitle.__file__ == shim.REPLACEMENT
+    shim.deactivate()
+    assert not set(shim.SERVED) & set(sys.modules)
 
 
 def test_the_installed_metadata_stays_true() -> None:

@@ -201,6 +201,15 @@ assert not {"processtitle", "airflow_setproctitle_shim.titles"} & set(sys.module
     seen_from_outside(venv, code, **{SWITCH: "auto"})
 
 
+def test_processtitle_is_prepared_once_and_to_be_safe_after_fork(
+    make_venv: Callable[..., Venv], tmp_path: Path
+) -> None:
+    (tmp_path / "processtitle.py").write_text("def prepare(**options): print(options)\nset_to = print\n")
+    code = "import setproctitle as s; [s.setproctitle(t) for t in 'ab']"
+    out = make_venv().evaluate(code, **{SWITCH: "titles", "PYTHONPATH": str(tmp_path)})
+    assert out.splitlines() == ["{'fork_safe_only': True}", "a", "b"]
+
+
 BROKEN = {
     "missing": None,
     "too old": "def prepare(): pass\nset_to = None\n",
