@@ -56,6 +56,19 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks into /proc")
+def test_threads_run_while_children_are_forked(module: Path) -> None:
+    module.write_text(
+        "import os, pathlib\n"
+        "def setproctitle(title):\n"
+        "    tasks = os.listdir(f'/proc/{os.getppid()}/task')\n"
+        "    pathlib.Path(__file__).with_name('tasks').write_text(str(len(tasks)))\n"
+        "def getproctitle(): return 'probe: worker 1'\n"
+    )
+    assert probe.run("off", 1, settings(simulate=False, threads=4)).ends == {"ok": 1}
+    assert (module.parent / "tasks").read_text() == "5"
+
+
 HANGS = """
 import os, pathlib, time
 def setproctitle(title):
