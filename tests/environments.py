@@ -121,5 +121,5 @@ def uv(*arguments: str, **options: Any) -> str:
         [UV, *arguments], check=False, capture_output=True, text=True, timeout=900, **options
     )
     if done.returncode:
-        raise AssertionError(f"uv {' '.join(arguments)}:\n{done.stderr}")
+        raise AssertionError(f"uv {' '.join(arguments)}:\n{done.stdout}{done.stderr}")
     return done.stdout
