@@ -103,6 +103,19 @@ def test_names_imported_while_active_are_native_again_afterwards(native: types.M
         del sys.modules["late"]
 
 
+def test_a_reloaded_module_that_was_imported_from_neutralised_native_code_is_given_back(
+    native: types.ModuleType,
+) -> None:
+    del sys.modules["setproctitle"]
+    shim.activate()
+    sys.meta_path.remove(shim.finder)  # type: ignore[arg-type]  # as by somebody who restores a saved copy
+    late = importlib.import_module("setproctitle")
+    shim.activate()
+    importlib.reload(late)
+    shim.deactivate()
+    assert all(is_native(vars(late)[name]) for name in NAMES)
+
+
 def test_a_name_rebound_by_somebody_else_meanwhile_is_left_alone(
     native: types.ModuleType, elsewhere: types.ModuleType
 ) -> None:

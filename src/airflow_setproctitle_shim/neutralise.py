@@ -65,7 +65,6 @@ def _wrapped(name: str, native: Callable[..., object]) -> Neutralised:
 
 def restore() -> int:
     """Put every native function back where its wrapper stands. Returns how many places were rebound."""
-    places = _rebind({id(wrapper): wrapper.__wrapped__ for wrapper in _wrappers()})
     for module, before, _ in _done:
         namespace = _namespace(module)
         if is_ours(module):  # importlib.reload() has run replacement.py in it.
@@ -74,6 +73,8 @@ def restore() -> int:
         for name in ("__path__", "_setproctitle"):
             if name in before and (name == "__path__" or is_ours(namespace.get(name))):
                 namespace[name] = before[name]
+    # Last: a module imported while another one's C module was neutralised had wrappers from the beginning.
+    places = _rebind({id(wrapper): wrapper.__wrapped__ for wrapper in _wrappers()})
     _done.clear()
     return places
 
