@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import http.server
-import json
 import os
 import re
-import socket
-import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from environments import ROOT, Venv
-from processes import free_port
 
 from airflow_setproctitle_shim.diagnosis import airflow_server, doctor, packages
 from airflow_setproctitle_shim.diagnosis.finding import SEVERITIES, Answer
@@ -256,151 +250,6 @@ def test_the_old_recipes_patch_is_recognised(site: Path) -> None:
     assert finding.evidence.endswith("; 1 to make setproctitle optional, which the shim makes needless")
 
 
-# --- health ------------------------------------------------------------------------------------
-
-WELL = {
-    "metadatabase": {"status": "healthy"},
-    "scheduler": {"status": "healthy"},
-    "triggerer": {"status": None},
-}
-ILL = {**WELL, "scheduler": {"status": "unhealthy"}}
-
-
-@pytest.fixture
-def server() -> Iterator[Any]:
-    """A server whose `answers` maps a path to status and body; a path that is not there gets no answer."""
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            if self.path not in server.answers:
-                stop.wait()
-                return
-            status, body = server.answers[self.path]
-            self.send_response(status)
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *arguments: object) -> None:
-            pass
-
-    stop = threading.Event()
-    server: Any = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.answers = {}
-    server.url = f"http://127.0.0.1:{server.server_port}"
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield server
-    stop.set()
-    server.shutdown()
-    server.server_close()
-    thread.join()
-
-
-@pytest.mark.parametrize(
-    ("version", "page", "variable"),
-    [
-        ("3.0.2", "/api/v2/monitor/health", "AIRFLOW__API__BASE_URL"),
-        ("2.10.5", "/health", "AIRFLOW__WEBSERVER__BASE_URL"),
-    ],
-)
-@pytest.mark.parametrize(
-    ("answer", "evidence"),
-    [
-        ((200, json.dumps(WELL).encode()), None),
-        ((200, json.dumps(ILL).encode()), "answered with status 200, unhealthy: scheduler"),
-        ((503, json.dumps(WELL).encode()), "answered with status 503, unhealthy: nothing"),
-        ((200, b"<html>"), "gave no answer of Airflow's"),
-        ((200, b"[1]"), "gave no answer of Airflow's"),
-    ],
-)
-def test_the_health_page_of_a_running_airflow_is_judged(
-    server: Any,
-    site: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    version: str,
-    page: str,
-    variable: str,
-    answer: tuple[int, bytes],
-    evidence: str | None,
-) -> None:
-    distribution(site, "apache-airflow", {}, version)
-    monkeypatch.setenv(variable, f"{server.url}/")
-    server.answers[page] = answer
-    told = [finding.evidence for finding in findings("health")]
-    assert len(told) == bool(evidence)
-    assert all(text.startswith(f"{server.url}{page} {evidence}") for text in told)
-
-
-def test_a_server_that_gives_no_answer_is_a_finding(
-    server: Any, site: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    distribution(site, "apache-airflow", {}, "3.0.2")
-    monkeypatch.setenv("AIRFLOW__API__BASE_URL", server.url)
-    monkeypatch.setattr(airflow_server, "PATIENCE", 0.2)
-    [finding] = findings("health")
-    assert "gave no answer within" in finding.evidence
-
-
-def test_an_airflow_that_does_not_run_is_no_finding(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    distribution(site, "apache-airflow", {}, "3.0.2")
-    monkeypatch.setenv("AIRFLOW__API__BASE_URL", f"http://127.0.0.1:{free_port()}")
-    assert findings("health") == []
-    assert "Airflow does not run there" in answer("health").looked_at
-
-
-def test_a_server_that_drips_is_given_up_in_time(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each byte starts a socket's timeout anew: it is the whole answer that has a deadline."""
-    monkeypatch.setattr(airflow_server, "PATIENCE", 0.5)
-    distribution(site, "apache-airflow", {}, "3.0.2")
-    stop = threading.Event()
-
-    def drip() -> None:
-        connection, _ = listener.accept()
-        with connection:
-            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n")
-            while not stop.wait(0.05):
-                connection.sendall(b" ")
-
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        thread = threading.Thread(target=drip)
-        thread.start()
-        monkeypatch.setenv("AIRFLOW__API__BASE_URL", f"http://127.0.0.1:{listener.getsockname()[1]}")
-        try:
-            [finding] = findings("health")
-        finally:
-            stop.set()
-            thread.join()
-    assert "gave no answer within 0.5 s" in finding.evidence
-
-
-def test_without_airflow_nobody_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(airflow_server, "_ask", lambda _: pytest.fail("asked"))
-    assert answer("health").looked_at == "no page is known of the Airflow installed here: none"
-
-
-@pytest.mark.parametrize(
-    ("version", "settings", "asked"),
-    [
-        ("3.0.2", {}, "http://localhost:8080/api/v2/monitor/health could not be asked"),
-        ("2.10.5", {"WEBSERVER__BASE_URL": "http://x/y"}, "http://x/y/health could not be asked"),
-        ("3.0.2", {"API__BASE_URL": "localhost:8080"}, "localhost:8080/api/v2/monitor/health"),
-        ("3.0.2", {"API__BASE_URL": "http://[::1"}, "http://[::1/api/v2/monitor/health"),
-        ("3.0.2", {"API__BASE_URL": "http://x:many"}, "http://x:many/api/v2/monitor/health"),
-        ("1.10.15", {}, "no page is known of the Airflow installed here: 1.10.15"),
-    ],
-)
-def test_where_the_page_is_said_to_be_is_told_whatever_is_configured(
-    site: Path, monkeypatch: pytest.MonkeyPatch, version: str, settings: dict[str, str], asked: str
-) -> None:
-    monkeypatch.setattr(
-        "http.client.HTTPConnection.connect", lambda _: (_ for _ in ()).throw(OSError("refused"))
-    )
-    distribution(site, "apache-airflow", {}, version)
-    for name, value in settings.items():
-        monkeypatch.setenv(f"AIRFLOW__{name}", value)
-    assert answer("health").looked_at.startswith(asked)
-
-
 # --- settings ------------------------------------------------------------------------------------
 
 
@@ -537,9 +386,9 @@ def test_a_check_that_fails_is_a_finding_and_stops_no_other(monkeypatch: pytest.
     def broken(facts: doctor.Facts) -> Answer:
         raise RuntimeError("no luck")
 
-    monkeypatch.setitem(doctor.CHECKS, "health", ("?", broken))
-    answers = doctor.diagnose(doctor.Facts(Path("/none"), Path("/none")), ["health", "startup"])
-    assert "no luck" in answers["health"].findings[0].evidence
+    monkeypatch.setitem(doctor.CHECKS, "edited", ("?", broken))
+    answers = doctor.diagnose(doctor.Facts(Path("/none"), Path("/none")), ["edited", "startup"])
+    assert "no luck" in answers["edited"].findings[0].evidence
     assert answers["startup"].looked_at
 
 

@@ -25,14 +25,14 @@ def _explanation() -> str:
     """Return what kept the startup file from running and the command that mends it."""
     late = "airflow-setproctitle-shim was switched on late, by Airflow, not at interpreter start"
     try:
-        from .diagnosis.state import startup_file_skipped
+        from .diagnosis.state import startup_file
 
-        finding = startup_file_skipped()
+        _, wrong = startup_file()
     except Exception as error:  # noqa: BLE001  # Airflow would not start
         return f"{late}; the reason could not be found out ({type(error).__name__}: {error})"
-    if finding is None:
+    if not wrong:
         return f"{late}; see: python -m airflow_setproctitle_shim status"
-    return f"{late}: {finding.evidence}. Mend it with: {finding.remedy}"
+    return f"{late}: {wrong[0].evidence}. Mend it with: {wrong[0].remedy}"
 
 
 switch_on()

@@ -1,24 +1,17 @@
-"""What Airflow itself tells: its settings, where its logs lie, its health page, and why its API refuses workers."""
+"""What Airflow itself tells: its settings, where its logs lie, and why its API refuses workers."""
 
 from __future__ import annotations
 
 import configparser
 import contextlib
 import glob
-import json
 import os
 import re
-import threading
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from .deaths import looked_at
 from .finding import Answer, Finding
 from .log_file import Logs
-from .state import COMMAND, version
-
-PATIENCE = 5.0  # seconds for the whole of an answer
-SERVERS = {"2": ("webserver", "/health"), "3": ("api", "/api/v2/monitor/health")}
 
 
 def expand(path: str) -> Path:
@@ -45,44 +38,6 @@ def default_logs() -> list[Path]:
     files = (path for end in ("log", "err", "out") for path in sorted(glob.glob(f"{home}/*.{end}")))
     folder = next(iter(setting("logging", "base_log_folder").values()), "$AIRFLOW_HOME/logs")
     return [expand(folder), *map(Path, files)]
-
-
-def health() -> Answer:
-    """Return what Airflow's health page says, if Airflow runs."""
-    airflow = version("apache-airflow-core") or version("apache-airflow")
-    section, page = SERVERS.get(airflow.partition(".")[0], ("", ""))
-    if not page:
-        return Answer(f"no page is known of the Airflow installed here: {airflow or 'none'}")
-    url = next(iter(setting(section, "base_url").values()), "http://localhost:8080").rstrip("/") + page
-    told: list[tuple[str, bool]] = []
-    # A socket's timeout starts anew with each byte, and looking up a name has none: a thread can be left behind.
-    thread = threading.Thread(target=lambda: told.append(_ask(url)), daemon=True)
-    thread.start()
-    thread.join(PATIENCE)
-    said, well = told[0] if told else (f"gave no answer within {PATIENCE:g} s", False)
-    sick = Finding("warning", f"{url} {said}", f"{COMMAND} doctor --only crashes")
-    return Answer(f"{url} {said}", [] if well else [sick])
-
-
-def _ask(url: str) -> tuple[str, bool]:
-    """GET a health page past every proxy; return what came of it, and whether that is well."""
-    # Not urllib.request: on macOS it loads _scproxy, which is one of the suspects.
-    import http.client
-
-    try:
-        parts = urlsplit(url)
-        kind = {"http": http.client.HTTPConnection, "https": http.client.HTTPSConnection}[parts.scheme]
-        with contextlib.closing(kind(parts.netloc, timeout=PATIENCE + 1)) as connection:
-            connection.request("GET", parts.path)
-            response = connection.getresponse()
-            page = json.loads(response.read(2**16))
-        sick = [name for name, part in page.items() if part["status"] == "unhealthy"]
-    except OSError as error:
-        return f"could not be asked, so Airflow does not run there ({error})", True
-    except Exception as error:  # noqa: BLE001  # no address, answer or body need be what it should be
-        return f"gave no answer of Airflow's ({type(error).__name__}: {error})", False
-    said = f"answered with status {response.status}, unhealthy: {' and '.join(sick) or 'nothing'}"
-    return said, response.status == 200 and not sick
 
 
 def execution_api(logs: Logs) -> Answer:

@@ -41,7 +41,6 @@ CHECKS: dict[str, tuple[str, Callable[[Facts], Answer]]] = {
     "edited": ("were Airflow's files edited by hand?", lambda _: packages.edited(packages.installed())),
     "crash-reports": ("what do macOS's crash reports of Python say?", Facts.crash_reports),
     "crashes": ("do logs tell of deaths?", lambda facts: deaths.crashes(facts.logs, facts.remedy)),
-    "health": ("what does Airflow's health page say?", lambda _: airflow_server.health()),
     "execution-api": ("did it refuse workers?", lambda facts: airflow_server.execution_api(facts.logs)),
 }
 

@@ -16,7 +16,7 @@ from importlib_metadata import Distribution
 
 from .. import is_active
 from .finding import Answer, Finding
-from .state import install, version
+from .state import install, numbers, version
 
 CALLS, GUARDS = "calls it", "keeps it from macOS itself"
 # Who is known to import setproctitle, most of them where it is installed, and from which version on what comes of it.
@@ -69,12 +69,8 @@ def users(packages: Sequence[Package]) -> dict[str, str]:
     found: dict[str, str] = {}
     for name, release, requires in packages:
         rows = KNOWN.get(name, (("0", CALLS),) if requires else ())
-        found |= {f"{name} {release}": what for since, what in rows if _numbers(release) >= _numbers(since)}
+        found |= {f"{name} {release}": what for since, what in rows if numbers(release) >= numbers(since)}
     return {name: what for name, what in sorted(found.items(), key=lambda item: item[1] != CALLS) if what}
-
-
-def _numbers(version: str) -> list[int]:
-    return [int(number) for number in re.findall(r"\d+", version)[:4]]
 
 
 def is_there() -> bool:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import collections
 import json
+import multiprocessing
 import os
 import signal
 import site
 import subprocess
 import sys
 import threading
-import traceback
+from collections import Counter
 from typing import Any
 
 from .. import is_ours, startup
@@ -33,38 +33,36 @@ def prepare(file: str, simulate: bool, threads: int) -> bool:
     return is_ours(setproctitle)
 
 
-def fork(title: str, timeout: int, show: bool) -> int:
-    """Return the pid of a child that sets a title as a worker does. It ends itself when it hangs."""
-    if pid := os.fork():
-        return pid
+def work(title: str, timeout: int, show: bool) -> None:
+    """Set a title, in a child, as a worker does. It ends itself when it hangs."""
     signal.alarm(timeout)
-    try:
-        from setproctitle import getproctitle, setproctitle
+    from setproctitle import getproctitle, setproctitle
 
-        setproctitle(title)
-        assert getproctitle() == title
-        if show:
-            subprocess.run(["ps", "-o", "pid=,args=", "-p", str(os.getpid())], check=True)
-        os._exit(0)
-    except BaseException:  # noqa: BLE001  # whatever it is, the child must not go on as its parent
-        traceback.print_exc()
-        os._exit(1)
+    setproctitle(title)
+    assert getproctitle() == title
+    if show:
+        subprocess.run(["ps", "-o", "pid=,args=", "-p", str(os.getpid())], check=True)
 
 
-def end(pid: int) -> str:
-    """Wait for a child; return how it ended: "ok", "hung", a signal's name, or "exit N"."""
-    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    if code == -signal.SIGALRM:
-        return "hung"
-    return signal.Signals(-code).name if code < 0 else f"exit {code}" if code else "ok"
+def end(code: int) -> str:
+    """Return what a child's exit code says: "ok", "hung", a signal's name, or "exit N"."""
+    if code >= 0:
+        return f"exit {code}" if code else "ok"
+    return "hung" if code == -signal.SIGALRM else signal.Signals(-code).name
 
 
 def main(children: int, at_once: int, timeout: int, titles: bool, **where: Any) -> None:
     """Run the children, a batch at a time, and print the result as JSON."""
-    served, ends = prepare(**where), collections.Counter[str]()
-    for first in range(1, children + 1, at_once):
-        numbers = range(first, min(first + at_once, children + 1))
-        ends.update(map(end, [fork(f"probe: worker {number}", timeout, titles) for number in numbers]))
+    served, ends, fork = prepare(**where), Counter[str](), multiprocessing.get_context("fork")
+    todo = [
+        fork.Process(target=work, args=(f"probe: worker {n + 1}", timeout, titles)) for n in range(children)
+    ]
+    while batch := [todo.pop(0) for _ in todo[:at_once]]:
+        for child in batch:
+            child.start()
+        for child in batch:
+            child.join()
+            ends[end(child.exitcode or 0)] += 1
     print(json.dumps({"served": served, "ends": ends}))
 
 

@@ -94,11 +94,6 @@ def startup_file() -> tuple[Path | None, list[Finding]]:
     return path, [Finding("error", f"{path} {said}", remedy(path), (SOURCE,)) for said, remedy in flaws]
 
 
-def startup_file_skipped() -> Finding | None:
-    """Return why site did not run the startup file, or None if it should have."""
-    return next(iter(startup_file()[1]), None)
-
-
 def startup() -> Answer:
     """Return why the shim is on or off in this interpreter, and what is wrong with that, if anything."""
     if is_active():
@@ -113,8 +108,8 @@ def startup() -> Answer:
         evidence = f"the shim is off, because {VARIABLE} is {os.environ[VARIABLE]!r}"
         return Answer(f"off: {evidence}", [Finding("note", evidence, f"unset {VARIABLE}")])
     evidence = "the shim is off though its startup file is in order: something switched it off again"
-    remedy = f"{PYTHON} -v -c pass 2>&1 | grep -i -e shim -e pth"
-    wrong = startup_file_skipped() or Finding("error", evidence, remedy)
+    unknown = Finding("error", evidence, f"{PYTHON} -v -c pass 2>&1 | grep -i -e shim -e pth")
+    wrong = [*startup_file()[1], unknown][0]
     return Answer(f"off: {wrong.evidence}", [wrong])
 
 
@@ -125,9 +120,14 @@ def installed_at() -> float:
     return max((path.stat().st_mtime for path in records), default=os.stat(__file__).st_mtime)
 
 
+def numbers(version: str) -> list[int]:
+    """Return the numbers of a version, by which versions can be compared."""
+    return [int(number) for number in re.findall(r"\d+", version)[:4]]
+
+
 def unsafe_on_macos(version: str) -> bool:
     """Return whether this setproctitle crashes after fork on macOS: 1.3.0 and later (py-setproctitle #113)."""
-    return [int(number) for number in re.findall(r"\d+", version)[:2]] >= [1, 3]
+    return numbers(version) >= [1, 3]
 
 
 def facts() -> dict[str, str]:
