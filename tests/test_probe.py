@@ -20,11 +20,12 @@ from airflow_setproctitle_shim.diagnosis import cli, probe
 
 SHIM = "airflow_setproctitle_shim"
 
-# The handler is set because a shell's background jobs ignore SIGINT.
+# The handlers are set because a shell's background jobs ignore SIGINT, and those of nohup SIGHUP.
 ON_MACOS = f"""
 import signal, sys
 sys.platform = "darwin"
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 from {SHIM}.diagnosis.cli import main
 sys.exit(main())
 """
