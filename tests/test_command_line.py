@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import subprocess
 import sys
@@ -226,6 +227,44 @@ def test_crash_reports_in_json_follow_the_schema(capsys: pytest.CaptureFixture[s
     validate(data)
     assert {"setproctitle", "_scproxy", "libpq's GSS"} <= {finding["cause"] for finding in data["findings"]}
     assert len(data["read"]) == len(list(Path(place).iterdir()))
+
+
+@pytest.mark.parametrize("name", ["", "python3.12-kalite2844.ips"], ids=["directory", "file"])
+@pytest.mark.parametrize(("installed", "status"), [("2025-01-07T15:12:00", 1), ("2025-01-07T15:13:00", 0)])
+def test_no_crash_report_from_before_the_installation_keeps_the_exit_status_at_1(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    name: str,
+    installed: str,
+    status: int,
+) -> None:
+    installed_at = datetime.datetime.fromisoformat(f"{installed}+00:00").timestamp()
+    monkeypatch.setattr(state, "installed_at", lambda: installed_at)
+    place = str(ROOT / "tests/data/crash-reports" / name)
+    assert cli.main(["doctor", "--only", "crash-reports", "--crash-reports", place]) == status
+    text = capsys.readouterr().out
+    assert "the cause is _scproxy" in text
+    assert ("Nothing needs attention in what was looked at." in text) is (status == 0)
+
+
+def test_reports_of_these_commands_that_lie_in_airflows_home_are_no_deaths(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("AIRFLOW_HOME", str(tmp_path))
+    (tmp_path / "gunicorn.log").write_text(DEATH)
+    place = str(ROOT / "tests/data/crash-reports")
+    doctor = ["doctor", "--only", "crashes", "--only", "crash-reports", "--crash-reports", place]
+    probe = ["probe", "-n", "1"]
+    commands = [doctor, [*doctor, "--json"], ["status"], probe, [*probe, "--json"]]
+    for number, command in enumerate(commands):
+        cli.main(command)
+        (tmp_path / f"report-{number}.log").write_text(capsys.readouterr().out)
+    cli.main([*doctor, "--json"])
+    told = json.loads(capsys.readouterr().out)
+    [crashes] = [finding for finding in told["findings"] if "by" in finding]
+    assert crashes["counts"] == {"before": 0, "since": 1, "undated": 0}
+    reports = [Path(read["path"]).name for read in told["read"] if not read["skipped"] and read["bytes"]]
+    assert {f"report-{number}.log" for number in range(len(commands))} < {*reports}
 
 
 def test_the_checks_are_listed_with_what_they_ask(capsys: pytest.CaptureFixture[str]) -> None:

@@ -93,6 +93,8 @@ FRAMES = {
         "libdispatch.dylib dispatch_once\nHeimdal krb5_init_context\nGSS gss_acquire_cred\nlibpq.5.dylib PQconnectPoll",
         "CoreFoundation CFPreferencesCopyAppValue\nlibpq.5.dylib pg_GSS_have_cred_cache",
         "libxpc.dylib xpc_connection_send_message\nlibpq.5.dylib PQconnectPoll",
+        "libdispatch.dylib dispatch_once\nHeimdal krb5_init_context\nother.so connect",
+        "libxpc.dylib xpc_connection_send_message\nGSS gss_acquire_cred\nother.so connect",
     ],
     "Objective-C +initialize": [
         "libsystem_kernel.dylib __abort_with_payload\nlibobjc.A.dylib performForkChildInitialize\nMetal MTLCreate",
@@ -109,6 +111,8 @@ FRAMES = {
 def test_the_crashed_threads_frames_tell_the_cause(tmp_path: Path, cause: str, frames: str) -> None:
     [finding] = judge(ips(tmp_path / "python3.12-1.ips", frames)).findings
     assert finding.data["cause"] == cause
+    assert ("PGGSSENCMODE=disable" in finding.remedy) is (cause == "libpq's GSS")
+    assert "install" not in finding.remedy.replace("since before the installation", "")
     assert cause in finding.evidence
     assert ("native setproctitle can be behind it" in finding.evidence) is (cause != "setproctitle")
 
@@ -188,6 +192,16 @@ def test_a_directory_its_retired_one_and_what_was_left_out_are_told(tmp_path: Pa
         "python3.12-airflow45124.ips",
         "python3.12-kalite2844.ips",
     ]
+
+
+def test_a_crash_file_that_is_named_is_said_not_to_be_read(tmp_path: Path) -> None:
+    path = tmp_path / "Python_2019-01-01.crash"
+    path.write_text("Process: Python [1]")
+    answer = judge(path)
+    assert answer.looked_at == (
+        f"read 0 crash reports in {path}; 1 not read: a .crash report has another format"
+    )
+    assert [(read.path, bool(read.skipped)) for read in answer.read] == [(path, True)]
 
 
 @pytest.mark.parametrize("exists", [True, False])

@@ -6,8 +6,10 @@ import datetime
 import gzip
 import json
 import os
+import re
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_setproctitle_shim.diagnosis import deaths, log_file
+from airflow_setproctitle_shim.diagnosis import deaths, log_file, times
 from airflow_setproctitle_shim.diagnosis.finding import Finding
 
 DATA = Path(__file__).parent / "data"
@@ -95,6 +97,19 @@ def test_a_time_without_a_zone_counts_only_where_every_zone_agrees(
     written = datetime.datetime(2025, 10, 5, 14, 49, 14, tzinfo=datetime.timezone.utc).timestamp()
     line = "2025-10-05 14:49:14,000 ERROR worker (pid 1) died with SIGSEGV\n"
     assert counts(told(tmp_path / "a.log", line, installed_at=written + hours * 3600)) == expected
+
+
+@pytest.mark.parametrize("zone", ["PST8", "UTC0", "JST-9"])
+def test_this_machines_zone_is_not_taken_for_that_of_a_log(tmp_path: Path, zone: str) -> None:
+    line = "2025-10-05 14:49:14 [info     ] Process exited exit_code=<Negsignal.SIGSEGV: -11>\n"
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("TZ", zone)
+            time.tzset()
+            for installed_at in (DIED_AT - 600, DIED_AT + 600):
+                assert counts(told(tmp_path / "a.log", line, installed_at)) == (0, 0, 1)
+    finally:
+        time.tzset()
 
 
 @pytest.mark.parametrize(
@@ -185,8 +200,8 @@ def test_a_time_without_a_year_is_before_or_undated_never_since(tmp_path: Path) 
 )
 def test_a_death_without_a_time_is_undated_whatever_the_files_time(tmp_path: Path, text: str) -> None:
     (tmp_path / "a.log").write_text(text + "\n")
-    for time in (1.0, 4e9):
-        os.utime(tmp_path / "a.log", (time, time))
+    for changed in (1.0, 4e9):
+        os.utime(tmp_path / "a.log", (changed, changed))
         assert counts(read(tmp_path / "a.log")) == (0, 0, 1)
 
 
@@ -197,6 +212,28 @@ def test_the_last_dated_line_counts_however_far_it_is(tmp_path: Path, distance: 
     text = f"[2025-10-05 16:49:14 +0200] start\n{fill}Segmentation fault: 11\n{fill}Segmentation fault: 11\n"
     assert counts(told(tmp_path / "a.log", text)) == (0, 2, 0)
     assert counts(told(tmp_path / "a.log", text, DIED_AT + 1)) == (2, 0, 0)
+
+
+def test_a_line_with_a_time_of_its_own_is_not_looked_back_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Logs of hundreds of megabytes hold such lines by the million."""
+
+    class Counted:
+        matches = 0
+
+        def match(self, *arguments: Any) -> re.Match[bytes] | None:
+            self.matches += 1
+            return dated.match(*arguments)
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(dated, name)
+
+    dated, counted = times.DATED, Counted()
+    monkeypatch.setattr(times, "DATED", counted)
+    text = "".join(f"undated\n{LINE.replace('96284', str(pid))}\n" for pid in range(1, 101))
+    assert counts(told(tmp_path / "a.log", text)) == (0, 100, 0)
+    assert counted.matches <= 101
 
 
 def rows(finding: Finding) -> list[Any]:
@@ -221,6 +258,19 @@ def test_only_a_dated_death_since_the_installation_is_an_error(
     assert finding.data["counts"] == dict(zip(("before", "since", "undated"), expected))
     [row] = rows(finding)
     assert row["program"] == "a" and row["cause"] == "unknown" and row["first"] == f"{tmp_path / 'a.log'}:1"
+
+
+@pytest.mark.parametrize("switch_on", ["", "switch it on"])
+@pytest.mark.parametrize("since", [True, False], ids=["since", "before"])
+def test_a_remedy_names_the_program_that_died_and_is_only_given_for_deaths_since_the_installation(
+    tmp_path: Path, switch_on: str, since: bool
+) -> None:
+    line = "[2025-10-05 14:49:14,573: ERROR/MainProcess] Process 'W-3' pid:27 exited with 'signal 11 (SIGSEGV)'\n"
+    logs = told(tmp_path / "celery.log", line, DIED_AT + (-DAY if since else DAY))
+    [finding] = deaths.crashes(logs, switch_on).findings
+    assert "Airflow" not in finding.remedy
+    assert ("switch it on; then restart celery" in finding.remedy) is (since and bool(switch_on))
+    assert finding.remedy.startswith("nothing to do") is (not since)
 
 
 def test_undated_deaths_are_a_note_that_says_so(tmp_path: Path) -> None:

@@ -342,6 +342,20 @@ def test_the_installation_time_is_known_whatever_record_holds(fresh_venv: Venv, 
     assert installed > 1_700_000_000 if record == "gone" else installed == 1_600_000_000
 
 
+@pytest.mark.parametrize("command", ["status", "doctor"])
+@pytest.mark.parametrize("content", [b'"\xff\0\n,,,\n', b"a,b\n", b""], ids=["binary", "text", "empty"])
+@pytest.mark.parametrize("file", ["RECORD", "METADATA"])
+def test_metadata_in_any_state_is_no_bug_of_ours(
+    own_venv: Venv, file: str, content: bytes, command: str
+) -> None:
+    [path] = own_venv.site_packages.glob(f"{SHIM}-*/{file}")
+    path.write_bytes(content)
+    home = str(own_venv.path / "none")
+    done = own_venv.run("-m", SHIM, command, check=False, HOME=home, AIRFLOW_HOME=home)
+    assert done.stderr == "" and "please report" not in done.stdout
+    assert done.returncode == 0
+
+
 # --- who uses it ---------------------------------------------------------------------------------
 
 WHO = "is this the environment your workers run in?"
