@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
+import shutil
+import subprocess
 import sys
 import threading
 from collections.abc import Iterator
 from importlib.machinery import PathFinder
+from pathlib import Path
 
 import pytest
 
@@ -63,7 +67,35 @@ def test_the_spec_says_where_the_module_comes_from() -> None:
     assert spec is not None
     assert spec.origin == shim.REPLACEMENT and spec.has_location
     assert spec.submodule_search_locations == []
-    assert spec.cached is not None and "replacement" in spec.cached
+    assert spec.cached == importlib.util.cache_from_source(shim.REPLACEMENT)
+
+
+@pytest.mark.parametrize(
+    ("ours", "served"), [("/c/__init__.py/__init__.x.pyc", "/c/__init__.py/replacement.x.pyc"), (None, None)]
+)
+def test_bytecode_is_cached_beside_that_of_the_package(
+    monkeypatch: pytest.MonkeyPatch, ours: str | None, served: str | None
+) -> None:
+    monkeypatch.setattr(shim, "__spec__", ours and importlib.util.spec_from_loader("x", None))
+    if ours:
+        monkeypatch.setattr(shim.__spec__, "cached", ours)
+    spec: object = shim.finder.find_spec("setproctitle")
+    assert vars(spec)["_cached"] == served
+
+
+def test_it_is_served_from_any_directory(tmp_path: Path) -> None:
+    place = tmp_path / "my__init__directory"
+    shutil.copytree(os.path.dirname(shim.__file__), place / shim.__name__)
+    code = "import airflow_setproctitle_shim as s; s.activate(); import setproctitle as t; print(t.__file__, t.getproctitle())"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": str(place)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    title = f"{sys.executable} -c {code}" if sys.version_info >= (3, 10) else "-c"
+    assert done.stdout == f"{place}/{shim.__name__}/replacement.py {title}\n"
 
 
 @pytest.mark.parametrize("when", ["cold", "after the package"])
@@ -141,3 +173,52 @@ def test_threads_that_activate_at_once_activate_once() -> None:
     for thread in threads:
         thread.join()
     assert sys.meta_path.count(shim.finder) == 1  # type: ignore[arg-type]  # A ModuleSpec is an object.
+
+
+WAITS = """
+import os, signal, threading
+import airflow_setproctitle_shim as shim
+seen, inside, begun, forked = [], threading.Event(), threading.Event(), threading.Event()
+# What is registered first runs last before a fork.
+os.register_at_fork(before=lambda: (seen.append("fork"), forked.set()))
+shim.deactivate()
+os.register_at_fork(before=begun.set)
+
+def switch():
+    with shim.finder.lock():
+        inside.set()
+        begun.wait()
+        forked.wait(0.2)  # It must not come.
+        seen.append("switched")
+
+thread = threading.Thread(target=switch)
+thread.start()
+inside.wait()
+if not (pid := os.fork()):
+    signal.alarm(20)
+    shim.activate()
+    os._exit(0)
+thread.join()
+threads = [threading.Thread(target=shim.activate, daemon=True), threading.Thread(target=shim.deactivate, daemon=True)]
+for thread in threads:
+    thread.start()
+    thread.join(20)
+print(seen, os.waitpid(pid, 0)[1], [thread.is_alive() for thread in threads])
+"""
+
+
+def test_a_fork_waits_for_a_thread_that_switches() -> None:
+    done = subprocess.run([sys.executable, "-c", WAITS], capture_output=True, text=True, check=True)
+    assert done.stdout == "['switched', 'fork'] 0 [False, False]\n"
+
+
+def test_forks_are_made_to_wait_once_where_there_is_fork(monkeypatch: pytest.MonkeyPatch) -> None:
+    registered: list[object] = []
+    monkeypatch.setattr(os, "register_at_fork", lambda **hooks: registered.append(hooks))
+    monkeypatch.setattr(shim.finder, "held", False, raising=False)
+    shim.deactivate()
+    shim.deactivate()
+    assert len(registered) == 1
+    monkeypatch.delattr(os, "register_at_fork")
+    monkeypatch.setattr(shim.finder, "held", False)
+    shim.deactivate()

@@ -68,7 +68,13 @@ OUTSIDE = [
 
 # Tests that run a file in other interpreters, where no coverage is measured.
 ELSEWHERE = {
-    "__init__.py": ["test_startup.py", "test_switch.py", "test_import_system.py"],
+    "__init__.py": [
+        "test_finder.py",
+        "test_startup.py",
+        "test_switch.py",
+        "test_import_system.py",
+        "test_titles.py",
+    ],
     "__main__.py": ["test_command_line.py"],
     "airflow.py": ["test_airflow_entry_point.py", "test_lineage.py"],
     "as_site_customize.py": ["test_sitecustomize.py"],
