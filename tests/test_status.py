@@ -195,8 +195,8 @@ def test_for_a_hidden_startup_file_a_lasting_remedy_is_named_where_no_sitecustom
     assert (lasting in remedy) is not other
     if not other:
         subprocess.run(["sh", "-c", remedy.partition("or, for good: ")[2]], check=True, cwd=tmp_path)
-        code = "import sys; print(sys.modules['sitecustomize'].switch_on)"
-        assert "switch_on" in own_venv.evaluate(code)
+        code = "import sys; print(sys.modules['sitecustomize'].startup)"
+        assert "startup" in own_venv.evaluate(code)
 
 
 def test_a_remedy_mends_what_it_says(own_venv: Venv, wheel: Path) -> None:
