@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import VARIABLE
-from .state import COMMAND, DISTRIBUTION, install, site_directories, startup_file, version
+from .state import COMMAND, DISTRIBUTION, install, is_read, startup_file, version
 
 STAND_IN = Path(__file__).parent.parent / "stand_in"
 AT_ONCE = 20  # children
@@ -70,7 +70,7 @@ def verdict(off: Run, on: Run) -> tuple[bool, str]:
 def run(setting: str, children: int, settings: dict[str, Any]) -> Run:
     """Return how the children ended with AIRFLOW_SETPROCTITLE_SHIM at `setting`; the settings are probe()'s."""
     path, _ = startup_file()
-    file = str(path) if settings["simulate"] and path and path.parent.resolve() in site_directories() else ""
+    file = str(path) if settings["simulate"] and path and is_read(path.parent) else ""
     given = json.dumps({**settings, "file": file, "children": children, "at_once": AT_ONCE})
     # Modules in the working directory are not found, as those of an installed program's users are not.
     paths = [os.path.abspath(path) for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
