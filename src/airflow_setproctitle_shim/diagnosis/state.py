@@ -40,11 +40,6 @@ def install(requirement: str = DISTRIBUTION, how: str = "--force-reinstall --no-
     return f"{program} {how} {requirement}"
 
 
-def is_hidden(path: Path) -> bool:
-    """Return whether a file has macOS's UF_HIDDEN flag (python/cpython #113659)."""
-    return bool(getattr(path.lstat(), "st_flags", 0) & stat.UF_HIDDEN)
-
-
 def is_read(directory: Path) -> bool:
     """Return whether site processes a directory's startup files in this interpreter."""
     user = [site.getusersitepackages()] if site.ENABLE_USER_SITE else []
@@ -64,18 +59,19 @@ def startup_file() -> tuple[Path | None, list[Finding]]:
     unhide = f"chflags -R nohidden {shlex.quote(sys.prefix)}"
     if PathFinder.find_spec("sitecustomize") is None:  # Another one would come before it.
         unhide += f"  # or, for good: {lasting}"
-    there, lost, ignored = path.exists(), not is_read(path.parent), sys.version_info >= (3, 18)  # PEP 829
+    upgrade = install(how="--upgrade")  # to a release that does without import lines (PEP 829)
+    there = path.exists()
+    hidden = there and getattr(path.lstat(), "st_flags", 0) & stat.UF_HIDDEN  # python/cpython #113659
     flaws = {  # whether it is so, and what mends it
         "is skipped, as Python was started with -S": (sys.flags.no_site, "start Python without -S"),
-        "has import lines, which this Python ignores": (ignored, install(how="--upgrade")),
+        "has import lines, which this Python ignores": (sys.version_info >= (3, 18), upgrade),
         "is missing": (not there, install()),
-        "is hidden by macOS, and Python skips hidden startup files": (there and is_hidden(path), unhide),
-        "lies where site does not look for startup files": (lost, lasting),
+        "is hidden by macOS, and Python skips hidden startup files": (hidden, unhide),
+        "lies where site does not look for startup files": (not is_read(path.parent), lasting),
         "does not switch the shim on": (there and not CALL.search(path.read_bytes()), install()),
     }
-    return path, [
-        Finding("error", f"{path} {said}", mend, SOURCE) for said, (so, mend) in flaws.items() if so
-    ]
+    wrong = [Finding("error", f"{path} {said}", mend, SOURCE) for said, (so, mend) in flaws.items() if so]
+    return path, wrong
 
 
 def startup() -> Answer:
