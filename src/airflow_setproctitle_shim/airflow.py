@@ -8,10 +8,7 @@ from __future__ import annotations
 
 import logging
 
-from . import OFF, VARIABLE, finder, is_active, lineage, setting, startup
-
-LINEAGE_VARIABLE = VARIABLE + "_LINEAGE"
-LINEAGE_ON = ("1", "on", "true", "yes")
+from . import finder, is_active, lineage, startup
 
 log = logging.getLogger(__name__)
 
@@ -34,32 +31,5 @@ def switch_on() -> None:
     log.warning("airflow-setproctitle-shim was switched on late, by Airflow, not at interpreter start%s", why)
 
 
-def offer_lineage() -> None:
-    """Put the constants back on airflow.lineage at its import, if AIRFLOW_SETPROCTITLE_SHIM_LINEAGE says so.
-
-    Off by default, because plugins take the ImportError for the sign of Airflow 3.
-    """
-    value = setting(LINEAGE_VARIABLE)
-    if value in LINEAGE_ON:
-        try:
-            from wrapt import when_imported
-
-            when_imported("airflow.lineage")(_complete)
-        except Exception as error:  # noqa: BLE001  # as above
-            log.warning("%s=%s has no effect: %s: %s", LINEAGE_VARIABLE, value, type(error).__name__, error)
-    elif value not in ("", *OFF):
-        accepted = ", ".join(LINEAGE_ON + OFF)
-        log.warning("%s=%r is not one of %s; it is taken as 'off'", LINEAGE_VARIABLE, value, accepted)
-
-
-def _complete(module: object) -> None:
-    """Give airflow.lineage those of the constants that cannot be had from it."""
-    for name in lineage.__all__:
-        try:
-            getattr(module, name)
-        except Exception:  # noqa: BLE001  # a module's own __getattr__ may raise ImportError
-            setattr(module, name, getattr(lineage, name))
-
-
 switch_on()
-offer_lineage()
+lineage.offer()
