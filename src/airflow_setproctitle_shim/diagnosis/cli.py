@@ -8,20 +8,19 @@ import os
 import signal
 import sys
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
-from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 from .. import VARIABLE, __version__, is_active
 from . import doctor, packages, probe, state
 from .finding import SEVERITIES, Answer
 
 # Whether all is well, what is said to programs, and what to people.
-Told = tuple[bool, Mapping[str, object], Iterable[str]]
+Told = tuple[bool, dict[str, Any], list[str]]
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: list[str] | None = None) -> int:
     """Run the command line with `arguments` (default: the process's) and return its exit status."""
     arguments = sys.argv[1:] if arguments is None else arguments
     asked = next(filter(COMMANDS.__contains__, arguments), "usage")
@@ -49,11 +48,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _print(f"airflow-setproctitle-shim: {message}\n" if message else "", sys.stderr)
     if options.json:
         with contextlib.suppress(OSError):
-            _tell(options, False, {"error": message or "wrong usage"}, ())
+            _tell(options, False, {"error": message or "wrong usage"}, [])
     return status
 
 
-def _tell(options: Namespace, ok: bool, data: Mapping[str, object], lines: Iterable[str]) -> int:
+def _tell(options: Namespace, ok: bool, data: dict[str, Any], lines: list[str]) -> int:
     """Print the data as JSON (see docs/json-schema/) or the lines for people; return the exit status."""
     if options.json:
         data = {"schema": f"{options.command}/2", "ok": ok, **data}
@@ -111,11 +110,11 @@ def _path(text: str) -> Path:
     raise ArgumentTypeError(f"there is no {text!r}")
 
 
-def _table(rows: Mapping[str, str]) -> list[str]:
+def _table(rows: dict[str, str]) -> list[str]:
     return [f"  {name:13} {text}" for name, text in rows.items()]
 
 
-def _findings(answers: Mapping[str, Answer]) -> tuple[bool, list[str], list[dict[str, object]]]:
+def _findings(answers: dict[str, Answer]) -> tuple[bool, list[str], list[dict[str, Any]]]:
     """Return whether all is well, and the findings for people and for programs, the most severe first."""
     found = [(name, finding) for name, answer in answers.items() for finding in answer.findings]
     found.sort(key=lambda pair: SEVERITIES.index(pair[1].severity))

@@ -7,7 +7,6 @@ import contextlib
 import hashlib
 import re
 import sys
-from collections.abc import Sequence
 from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import NamedTuple
@@ -51,7 +50,7 @@ def installed() -> list[Package]:
     return sorted(found.values())
 
 
-def users(packages: Sequence[Package]) -> dict[str, str]:
+def users(packages: list[Package]) -> dict[str, str]:
     """Return name and version of those that import setproctitle, callers first, and what comes of it on macOS."""
     rows = [[cell.strip() for cell in row.split("::")] for row in CALLERS.read_text("ascii").splitlines()]
     found: dict[str, str] = {}
@@ -70,7 +69,7 @@ def is_there() -> bool:
     return bool(version("setproctitle") and spec and spec.origin)
 
 
-def used_by(packages: Sequence[Package]) -> Answer:
+def used_by(packages: list[Package]) -> Answer:
     """Return who calls setproctitle here, as far as metadata and a list of known programs tell, and if it is there."""
     found, there = users(packages), is_there()
     needy = [f"{package.name} {package.version}" for package in packages if package.requires]
@@ -96,7 +95,7 @@ def used_by(packages: Sequence[Package]) -> Answer:
     return Answer(told, [Finding(severity, evidence, remedy)])
 
 
-def edited(packages: Sequence[Package]) -> Answer:
+def edited(packages: list[Package]) -> Answer:
     """Return which of Airflow's Python files do not have the hash that RECORD gives."""
     answer, number = Answer(""), 0
     for name, release, _ in packages:
@@ -107,8 +106,8 @@ def edited(packages: Sequence[Package]) -> Answer:
             for file in Distribution.from_name(name).files or []:
                 path = Path(str(file.locate()))
                 if file.suffix == ".py" and file.hash and path.is_file():
-                    number += 1
                     content = path.read_bytes()
+                    number += 1
                     digest = base64.urlsafe_b64encode(hashlib.new(file.hash.mode, content).digest())
                     if digest.rstrip(b"=").decode() != file.hash.value:
                         changed[str(path)] = bool(PATCH.search(content))

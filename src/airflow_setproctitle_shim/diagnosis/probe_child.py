@@ -34,11 +34,12 @@ def main(
     children: int, at_once: int, timeout: int, threads: int, titles: bool, simulate: bool, file: str
 ) -> None:
     """Get where an interpreter on a Mac is before its first fork, run the children in batches, and print the result."""
-    platform = sys.platform
-    if simulate:
-        sys.platform = "darwin"
-        site.addpackage(*os.path.split(file), set()) if file else startup()
-    sys.platform = platform
+    here, sys.platform = sys.platform, "darwin" if simulate else sys.platform
+    if file:
+        site.addpackage(*os.path.split(file), set())
+    elif simulate:
+        startup()
+    sys.platform = here
     import setproctitle
 
     for _ in range(threads):
