@@ -195,8 +195,8 @@ def test_for_a_hidden_startup_file_a_lasting_remedy_is_named_where_no_sitecustom
     assert (lasting in remedy) is not other
     if not other:
         subprocess.run(["sh", "-c", remedy.partition("or, for good: ")[2]], check=True, cwd=tmp_path)
-        code = "import sys; print(sys.modules['sitecustomize'].switch_on)"
-        assert "switch_on" in own_venv.evaluate(code)
+        code = "import sys; print(sys.modules['sitecustomize'].startup)"
+        assert "startup" in own_venv.evaluate(code)
 
 
 def test_a_remedy_mends_what_it_says(own_venv: Venv, wheel: Path) -> None:
@@ -326,7 +326,8 @@ def test_a_hidden_file_is_one_with_macoss_flag(
     monkeypatch: pytest.MonkeyPatch, flags: dict[str, int], hidden: bool
 ) -> None:
     monkeypatch.setattr(Path, "lstat", lambda _: types.SimpleNamespace(**flags))
-    assert state.is_hidden(Path("x")) is hidden
+    _, wrong = state.startup_file()
+    assert any("is hidden by macOS" in flaw.evidence for flaw in wrong) is hidden
 
 
 @pytest.mark.parametrize("record", ["whole", "corrupt", "gone"])

@@ -14,25 +14,21 @@ log = logging.getLogger(__name__)
 
 
 def switch_on() -> None:
-    """Do what the startup file should have done, and log one warning saying why it did not."""
+    """Do what the startup file should have done; a warning says why it did not, and what mends that."""
     ran_at_start = finder.started
     startup()
-    if is_active() and not ran_at_start:
-        log.warning("%s", _explanation())
-
-
-def _explanation() -> str:
-    """Return what kept the startup file from running and the command that mends it."""
-    late = "airflow-setproctitle-shim was switched on late, by Airflow, not at interpreter start"
+    if ran_at_start or not is_active():
+        return
     try:
         from .diagnosis.state import startup_file
 
         _, wrong = startup_file()
-    except Exception as error:  # noqa: BLE001  # Airflow would not start
-        return f"{late}; the reason could not be found out ({type(error).__name__}: {error})"
-    if not wrong:
-        return f"{late}; see: python -m airflow_setproctitle_shim status"
-    return f"{late}: {wrong[0].evidence}. Mend it with: {wrong[0].remedy}"
+        why = "; see: python -m airflow_setproctitle_shim status"
+        if wrong:
+            why = f": {wrong[0].evidence}. Mend it with: {wrong[0].remedy}"
+    except Exception as error:  # noqa: BLE001  # as above
+        why = f"; the reason could not be found out ({type(error).__name__}: {error})"
+    log.warning("airflow-setproctitle-shim was switched on late, by Airflow, not at interpreter start%s", why)
 
 
 switch_on()

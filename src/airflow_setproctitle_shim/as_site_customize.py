@@ -6,33 +6,22 @@ interpreter start; this one then runs the one that it hides, as if it were not t
 
 import os
 import sys
+from importlib.machinery import PathFinder
+from importlib.util import module_from_spec
 
-
-def switch_on() -> None:
-    """Switch the shim on, where it is installed: on macOS, unless AIRFLOW_SETPROCTITLE_SHIM says off."""
-    try:
-        from airflow_setproctitle_shim import startup
-    except ImportError:
-        return
+try:
+    from airflow_setproctitle_shim import startup
+except ImportError:
+    pass
+else:  # on macOS, unless AIRFLOW_SETPROCTITLE_SHIM says off
     startup()
 
-
-def run_hidden() -> None:
-    """Run the next sitecustomize on sys.path, if any. What it raises is its own affair, and raised."""
-    from importlib.machinery import PathFinder
-    from importlib.util import module_from_spec
-
-    here = os.path.dirname(os.path.abspath(__file__))
-    places = [os.path.abspath(place) for place in sys.path]
-    if here not in places:
-        return
-    spec = PathFinder.find_spec(__name__, sys.path[places.index(here) + 1 :])
-    if spec is None or spec.loader is None:
-        return
+here = os.path.dirname(os.path.abspath(__file__))
+places = [os.path.abspath(place) for place in sys.path]
+after = sys.path[places.index(here) + 1 :] if here in places else []
+spec = PathFinder.find_spec(__name__, after)
+if spec and spec.loader:
     # From here on `import sitecustomize` means the hidden one, as it would without us.
     sys.modules[__name__] = module = module_from_spec(spec)
+    # What it raises is its own affair, and raised.
     spec.loader.exec_module(module)
-
-
-switch_on()
-run_hidden()

@@ -1,7 +1,4 @@
-"""The constants that Airflow 3 dropped from airflow.lineage: import them from here, with any Airflow or none.
-
-Importing this module does nothing else.
-"""
+"""The constants that Airflow 3 dropped from airflow.lineage: import them from here, with any Airflow or none."""
 
 from __future__ import annotations
 

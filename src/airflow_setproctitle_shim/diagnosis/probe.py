@@ -7,14 +7,14 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from subprocess import DEVNULL, PIPE, Popen, TimeoutExpired
 from typing import Any
 
 from .. import VARIABLE
-from .state import COMMAND, DISTRIBUTION, install, site_directories, startup_file, version
+from .state import COMMAND, DISTRIBUTION, install, is_read, startup_file, version
 
 STAND_IN = Path(__file__).parent.parent / "stand_in"
 AT_ONCE = 20  # children
@@ -70,25 +70,21 @@ def verdict(off: Run, on: Run) -> tuple[bool, str]:
 def run(setting: str, children: int, settings: dict[str, Any]) -> Run:
     """Return how the children ended with AIRFLOW_SETPROCTITLE_SHIM at `setting`; the settings are probe()'s."""
     path, _ = startup_file()
-    file = str(path) if settings["simulate"] and path and path.parent.resolve() in site_directories() else ""
+    file = str(path) if settings["simulate"] and path and is_read(path.parent) else ""
     given = json.dumps({**settings, "file": file, "children": children, "at_once": AT_ONCE})
-    # Modules in the working directory are not found, as those of an installed program's users are not.
-    paths = [os.path.abspath(path) for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
-    paths = [str(STAND_IN)] * settings["simulate"] + paths
-    environ = {**os.environ, VARIABLE: setting, "PYTHONPATH": os.pathsep.join(paths)}
+    command = [sys.executable, "-W", "ignore", "-m", f"{__package__}.probe_child", given]
+    paths = [str(STAND_IN)] * settings["simulate"] + os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    environ = {**os.environ, VARIABLE: setting}
+    environ["PYTHONPATH"] = os.pathsep.join(os.path.abspath(path) for path in paths if path)
     patience = 30 + 2 * settings["timeout"] * -(-children // AT_ONCE)
-    with subprocess.Popen(
-        [sys.executable, "-W", "ignore", "-m", f"{__package__}.probe_child", given],
-        env=environ,
-        cwd=os.path.abspath(os.sep),
-        start_new_session=True,  # Ctrl-C reaches this process only, and what is left can be killed as a group.
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        text=True,
+    # Modules in the working directory are not found, as those of an installed program's users are not. In a
+    # session of its own, Ctrl-C reaches this process only, and what is left can be killed as a group.
+    with Popen(
+        command, env=environ, cwd=os.sep, start_new_session=True, stdin=DEVNULL, stdout=PIPE, text=True
     ) as process:
         try:
             *listing, result = process.communicate(timeout=patience)[0].splitlines() or [""]
-        except subprocess.TimeoutExpired:
+        except TimeoutExpired:
             raise ChildProcessError(f"the interpreter that forks hung for {patience:g} s") from None
         finally:
             with contextlib.suppress(ProcessLookupError, PermissionError):  # Nobody is left.

@@ -11,26 +11,12 @@ import subprocess
 import sys
 import threading
 from collections import Counter
-from typing import Any
 
 from .. import is_ours, startup
 
-
-def prepare(file: str, simulate: bool, threads: int) -> bool:
-    """Get this interpreter where one on a Mac is before its first fork; return whether the shim serves."""
-    here, sys.platform = sys.platform, "darwin" if simulate else sys.platform
-    try:
-        if file:
-            site.addpackage(*os.path.split(file), set())
-        elif simulate:
-            startup()
-    finally:
-        sys.platform = here
-    import setproctitle
-
-    for _ in range(threads):
-        threading.Thread(target=threading.Event().wait, daemon=True).start()
-    return is_ours(setproctitle)
+# What a child's exit code says.
+ENDS: dict[int | None, str] = {-number: number.name for number in signal.Signals}
+ENDS.update({0: "ok", -signal.SIGALRM: "hung"})
 
 
 def work(title: str, timeout: int, show: bool) -> None:
@@ -44,26 +30,30 @@ def work(title: str, timeout: int, show: bool) -> None:
         subprocess.run(["ps", "-o", "pid=,args=", "-p", str(os.getpid())], check=True)
 
 
-def end(code: int) -> str:
-    """Return what a child's exit code says: "ok", "hung", a signal's name, or "exit N"."""
-    if code >= 0:
-        return f"exit {code}" if code else "ok"
-    return "hung" if code == -signal.SIGALRM else signal.Signals(-code).name
+def main(
+    children: int, at_once: int, timeout: int, threads: int, titles: bool, simulate: bool, file: str
+) -> None:
+    """Get where an interpreter on a Mac is before its first fork, run the children in batches, and print the result."""
+    here, sys.platform = sys.platform, "darwin" if simulate else sys.platform
+    if file:
+        site.addpackage(*os.path.split(file), set())
+    elif simulate:
+        startup()
+    sys.platform = here
+    import setproctitle
 
-
-def main(children: int, at_once: int, timeout: int, titles: bool, **where: Any) -> None:
-    """Run the children, a batch at a time, and print the result as JSON."""
-    served, ends, fork = prepare(**where), Counter[str](), multiprocessing.get_context("fork")
-    todo = [
-        fork.Process(target=work, args=(f"probe: worker {n + 1}", timeout, titles)) for n in range(children)
-    ]
-    while batch := [todo.pop(0) for _ in todo[:at_once]]:
+    for _ in range(threads):
+        threading.Thread(target=threading.Event().wait, daemon=True).start()
+    fork = multiprocessing.get_context("fork")
+    ends = Counter[str]()
+    titled = [(f"probe: worker {n + 1}", timeout, titles) for n in range(children)]
+    while batch := [fork.Process(target=work, args=titled.pop(0)) for _ in titled[:at_once]]:
         for child in batch:
             child.start()
         for child in batch:
             child.join()
-            ends[end(child.exitcode or 0)] += 1
-    print(json.dumps({"served": served, "ends": ends}))
+            ends[ENDS.get(child.exitcode, f"exit {child.exitcode}")] += 1
+    print(json.dumps({"served": is_ours(setproctitle), "ends": ends}))
 
 
 if __name__ == "__main__":

@@ -1,5 +1,4 @@
-"""Is the shim on in this interpreter, and if not, why not. Asked by `status`, by `doctor`, and by airflow.py once
-something is wrong; never at interpreter start."""
+"""Is the shim on in this interpreter, and if not, why not. Never imported at interpreter start."""
 
 from __future__ import annotations
 
@@ -13,7 +12,6 @@ import stat
 import sys
 from importlib.machinery import PathFinder
 from pathlib import Path
-from typing import Any
 
 from importlib_metadata import Distribution
 
@@ -21,9 +19,9 @@ from .. import OFF, REPLACEMENT, VARIABLE, is_active, setting
 from .finding import Answer, Finding
 
 PACKAGE = "airflow_setproctitle_shim"
-SOURCE = "python/cpython/issues/113659"
+SOURCE = ("python/cpython/issues/113659",)
 DISTRIBUTION = "airflow-setproctitle-shim"
-STARTUP_FILE = f"{PACKAGE}.pth"
+UNSAFE = [1, 3]  # From this version on setproctitle crashes after fork on macOS (py-setproctitle #113).
 CALL = re.compile(rb"(?m)^import .*airflow_setproctitle_shim.*startup\(\)")
 PYTHON = shlex.quote(sys.executable or "python")
 COMMAND = f"{PYTHON} -m {PACKAGE}"
@@ -42,56 +40,38 @@ def install(requirement: str = DISTRIBUTION, how: str = "--force-reinstall --no-
     return f"{program} {how} {requirement}"
 
 
-def sitecustomize(directory: Path) -> str:
-    """Return what switches the shim on by a sitecustomize.py in the directory."""
-    path = directory / "sitecustomize.py"
-    if path.exists():
-        return f"add to {path}: import {PACKAGE}; {PACKAGE}.startup()"
-    return f"{COMMAND} sitecustomize > {shlex.quote(str(path))}"
-
-
-def unhide(path: Path) -> str:
-    """Return what makes the file visible, and what lasts: a sitecustomize.py is imported though it is hidden."""
-    first = PathFinder.find_spec("sitecustomize") is None  # Another one would come before it.
-    lasting = f"  # or, for good: {sitecustomize(path.parent)}" if first else ""
-    return f"chflags -R nohidden {shlex.quote(sys.prefix)}{lasting}"
-
-
-def is_hidden(path: Path) -> bool:
-    """Return whether a file has macOS's UF_HIDDEN flag (python/cpython #113659)."""
-    return bool(getattr(path.lstat(), "st_flags", 0) & stat.UF_HIDDEN)
-
-
-def site_directories() -> list[Path]:
-    """Return the directories whose startup files site processes in this interpreter."""
+def is_read(directory: Path) -> bool:
+    """Return whether site processes a directory's startup files in this interpreter."""
     user = [site.getusersitepackages()] if site.ENABLE_USER_SITE else []
-    return [Path(directory).resolve() for directory in [*site.getsitepackages(), *user]]
-
-
-# What keeps site from running a startup file: the predicate of its path, what is said of that, the remedy.
-FLAWS: Any = (
-    (lambda path: sys.flags.no_site,
-     "is skipped, as Python was started with -S", lambda _: "start Python without -S"),
-    (lambda path: sys.version_info >= (3, 18),  # PEP 829
-     "has import lines, which this Python ignores", lambda _: install(how="--upgrade")),
-    (lambda path: not path.exists(), "is missing", lambda _: install()),
-    (lambda path: path.exists() and is_hidden(path),
-     "is hidden by macOS, and Python skips hidden startup files", unhide),
-    (lambda path: path.parent.resolve() not in site_directories(),
-     "lies where site does not look for startup files", lambda path: sitecustomize(path.parent)),
-    (lambda path: path.exists() and not CALL.search(path.read_bytes()),
-     "does not switch the shim on", lambda _: install()),
-)  # fmt: skip
+    return directory.resolve() in [Path(place).resolve() for place in [*site.getsitepackages(), *user]]
 
 
 def startup_file() -> tuple[Path | None, list[Finding]]:
     """Return the startup file's path, None without metadata, and what keeps site from running it."""
     try:
-        path = Path(str(Distribution.from_name(DISTRIBUTION).locate_file(STARTUP_FILE)))
+        path = Path(str(Distribution.from_name(DISTRIBUTION).locate_file(f"{PACKAGE}.pth")))
     except Exception:  # noqa: BLE001  # Metadata may be in any state.
         return None, [Finding("error", f"{DISTRIBUTION} is importable but not installed", install())]
-    flaws = [(sentence, remedy) for is_true, sentence, remedy in FLAWS if is_true(path)]
-    return path, [Finding("error", f"{path} {said}", remedy(path), (SOURCE,)) for said, remedy in flaws]
+    other = path.with_name("sitecustomize.py")
+    lasting = f"{COMMAND} sitecustomize > {shlex.quote(str(other))}"
+    if other.exists():
+        lasting = f"add to {other}: import {PACKAGE}; {PACKAGE}.startup()"
+    unhide = f"chflags -R nohidden {shlex.quote(sys.prefix)}"
+    if PathFinder.find_spec("sitecustomize") is None:  # Another one would come before it.
+        unhide += f"  # or, for good: {lasting}"
+    upgrade = install(how="--upgrade")  # to a release that does without import lines (PEP 829)
+    there = path.exists()
+    hidden = there and getattr(path.lstat(), "st_flags", 0) & stat.UF_HIDDEN  # python/cpython #113659
+    flaws = {  # whether it is so, and what mends it
+        "is skipped, as Python was started with -S": (sys.flags.no_site, "start Python without -S"),
+        "has import lines, which this Python ignores": (sys.version_info >= (3, 18), upgrade),
+        "is missing": (not there, install()),
+        "is hidden by macOS, and Python skips hidden startup files": (hidden, unhide),
+        "lies where site does not look for startup files": (not is_read(path.parent), lasting),
+        "does not switch the shim on": (there and not CALL.search(path.read_bytes()), install()),
+    }
+    wrong = [Finding("error", f"{path} {said}", mend, SOURCE) for said, (so, mend) in flaws.items() if so]
+    return path, wrong
 
 
 def startup() -> Answer:
@@ -106,10 +86,11 @@ def startup() -> Answer:
         return Answer(f"off: this is {sys.platform}, and setproctitle is dangerous on macOS only")
     if setting() in OFF:
         evidence = f"the shim is off, because {VARIABLE} is {os.environ[VARIABLE]!r}"
-        return Answer(f"off: {evidence}", [Finding("note", evidence, f"unset {VARIABLE}")])
-    evidence = "the shim is off though its startup file is in order: something switched it off again"
-    unknown = Finding("error", evidence, f"{PYTHON} -v -c pass 2>&1 | grep -i -e shim -e pth")
-    wrong = [*startup_file()[1], unknown][0]
+        wrong = Finding("note", evidence, f"unset {VARIABLE}")
+    else:
+        evidence = "the shim is off though its startup file is in order: something switched it off again"
+        unknown = Finding("error", evidence, f"{PYTHON} -v -c pass 2>&1 | grep -i -e shim -e pth")
+        wrong = [*startup_file()[1], unknown][0]
     return Answer(f"off: {wrong.evidence}", [wrong])
 
 
@@ -125,19 +106,13 @@ def numbers(version: str) -> list[int]:
     return [int(number) for number in re.findall(r"\d+", version)[:4]]
 
 
-def unsafe_on_macos(version: str) -> bool:
-    """Return whether this setproctitle crashes after fork on macOS: 1.3.0 and later (py-setproctitle #113)."""
-    return numbers(version) >= [1, 3]
-
-
 def facts() -> dict[str, str]:
     """Return what concerns the shim in this interpreter, in words."""
     path, flaws = startup_file()
-    native = version("setproctitle")
-    danger = "crashes after fork on macOS" if unsafe_on_macos(native) else "safe on macOS"
+    native, shown = version("setproctitle"), version("processtitle")
+    danger = "crashes after fork on macOS" if numbers(native) >= UNSAFE else "safe on macOS"
     titles = f"remembered, not shown; {VARIABLE}=titles shows them"
     if setting() == "titles":
-        shown = version("processtitle")
         titles = f"shown in ps by processtitle {shown}" if shown else "not shown: no processtitle installed"
     return {
         "variable": f"{VARIABLE} is {os.environ.get(VARIABLE, 'not set')}",

@@ -13,7 +13,6 @@ __all__ = ["setproctitle", "getproctitle", "setthreadtitle", "getthreadtitle"]
 
 _importer = os.getpid()
 _title = " ".join(sys.argv)
-_thread_title = ""
 
 
 def setproctitle(title: str) -> None:
@@ -30,11 +29,9 @@ def getproctitle() -> str:
 
 
 def setthreadtitle(title: str) -> None:
-    """Remember `title`; on macOS the native function does nothing, so it never dies."""
-    global _thread_title
-    _thread_title = title
+    """Do nothing, as on macOS."""
 
 
 def getthreadtitle() -> str:
-    """Return the thread title set last."""
-    return _thread_title
+    """Return "": macOS remembers no thread's title."""
+    return ""
