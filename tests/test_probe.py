@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -212,12 +213,22 @@ def test_a_startup_file_that_is_gone_is_not_overlooked(fresh_venv: Venv) -> None
     assert gone.stdout.splitlines()[-1].startswith("The shim is not on here. See why: ")
 
 
+def test_in_an_environment_where_nobody_uses_setproctitle_that_is_said(
+    make_venv: Callable[..., Venv],
+) -> None:
+    alone = make_venv().run("-m", SHIM, "probe", "-n", "2")
+    assert alone.stdout.splitlines()[-2:] == [
+        "nothing installed here uses setproctitle: is this the environment your workers run in?",
+        "The shim saved every child.",
+    ]
+
+
 def test_where_site_reads_no_startup_file_it_is_said_not_to_be_tested(tmp_path: Path, wheel: Path) -> None:
     venv = Venv.make(tmp_path / "venv")
     target = tmp_path / "target"
     uv("pip", "install", "--quiet", "--python", str(venv.python), "--target", str(target), str(wheel))
     done = venv.run("-m", SHIM, "probe", "-n", "2", PYTHONPATH=str(target))
-    sentence, verdict = done.stdout.splitlines()[-2:]
+    sentence, _, verdict = done.stdout.splitlines()[-3:]
     assert sentence == f"The startup file itself was not tested: run {venv.python} -m {SHIM} status"
     assert verdict == "The shim saved every child."
 

@@ -148,7 +148,10 @@ def _probe(options: Namespace) -> Told:
     lines += [f"    {line}" for line in on.listing[:5]]
     if not on.startup_file:
         lines.append(f"The startup file itself was not tested: run {state.COMMAND} status")
-    data = {"simulated": simulate, "verdict": verdict, "without": asdict(off), "with": asdict(on)}
+    here = packages.installed()
+    lines += [finding.evidence for finding in packages.used_by(here).findings]
+    runs = {"without": asdict(off), "with": asdict(on)}
+    data = {"simulated": simulate, "verdict": verdict, **runs, "used_by": packages.users(here)}
     return ok, data, [*lines, verdict]
 
 

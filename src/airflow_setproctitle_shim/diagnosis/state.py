@@ -70,8 +70,10 @@ def startup_file() -> tuple[Path | None, list[Finding]]:
         "lies where site does not look for startup files": (not is_read(path.parent), lasting),
         "does not switch the shim on": (there and not CALL.search(path.read_bytes()), install()),
     }
-    wrong = [Finding("error", f"{path} {said}", mend, SOURCE) for said, (so, mend) in flaws.items() if so]
-    return path, wrong
+    source = SOURCE * bool(hidden)
+    return path, [
+        Finding("error", f"{path} {said}", mend, source) for said, (so, mend) in flaws.items() if so
+    ]
 
 
 def startup() -> Answer:
