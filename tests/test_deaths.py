@@ -30,7 +30,7 @@ DAY = 86_400.0
 
 
 def read(*places: Path, installed_at: float = DIED_AT) -> log_file.Logs:
-    return deaths.read(places, installed_at, lambda _: None)
+    return deaths.read(places, installed_at)
 
 
 def told(path: Path, text: str | bytes, installed_at: float = DIED_AT) -> log_file.Logs:
@@ -401,7 +401,7 @@ def test_lines_that_are_hard_to_match_do_not_stop_the_reading(tmp_path: Path) ->
     (tmp_path / "a.log").write_text("\n".join([*HARD, LINE, ""]))
     program = (
         "import sys, pathlib; from airflow_setproctitle_shim.diagnosis import deaths;"
-        "print(deaths.read([pathlib.Path(sys.argv[1])], 0, lambda _: None).total('since'))"
+        "print(deaths.read([pathlib.Path(sys.argv[1])], 0).total('since'))"
     )
     # It takes under a second; a pattern that takes the square of the line's length takes minutes.
     done = subprocess.run(

@@ -8,7 +8,6 @@ import re
 import stat
 import sys
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -31,9 +30,7 @@ class Kind(NamedTuple):
     whose: str  # OURS, ANOTHERS or UNTOLD
 
 
-def crash_reports(
-    place: Path, installed_at: float, progress: Callable[[str], None], switch_on: str = ""
-) -> Answer:
+def crash_reports(place: Path, installed_at: float, switch_on: str = "") -> Answer:
     """Return what the crash reports in a directory and its `Retired`, or in one file, tell.
 
     `installed_at`: seconds since the epoch; `switch_on`: what switches the shim on, "" if it is on.
@@ -44,7 +41,6 @@ def crash_reports(
     for path in paths:
         if path.suffix not in (".ips", ".crash") and path != place:
             continue
-        progress(f"reading {path}")
         why = "a .crash report has another format: open it in Console" if path.suffix == ".crash" else ""
         size = 0
         try:

@@ -7,7 +7,7 @@ import math
 import os
 import stat
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +19,12 @@ from .times import SIDES, UTC
 PACKED = (".gz", ".bz2", ".xz", ".zst", ".zip", ".Z", ".lz4", ".7z")
 
 
-def read(places: Sequence[Path], installed_at: float, progress: Callable[[str], None]) -> Logs:
+def read(places: Sequence[Path], installed_at: float) -> Logs:
     """Return what the logs at or below the places tell. `installed_at`: seconds since the epoch. Never
     raises for a file: what could not be read is in the answer, with the reason."""
     logs = Logs(installed_at)
     seen: set[str] = set()
     for path, program in _files(places):
-        progress(f"reading {path}")
         done = 0
         try:
             real, why = os.path.realpath(path), ""
@@ -39,7 +38,7 @@ def read(places: Sequence[Path], installed_at: float, progress: Callable[[str], 
                 continue
             else:
                 seen.add(real)
-                done, why = log_file.read(path, program, logs)
+                done = log_file.read(path, program, logs)
         except (OSError, ValueError) as error:
             why = getattr(error, "strerror", "") or str(error)
         logs.read.append(Read(path, done, why))
