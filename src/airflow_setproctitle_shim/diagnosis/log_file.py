@@ -71,34 +71,37 @@ class Story:
 
     def __init__(self) -> None:
         self.last = times.NEVER
+        self.forget()
+
+    def forget(self) -> None:
         self.lines = defaultdict[tuple[str, int], int](int)  # by family and wording
         self.families = defaultdict[str, int](int)  # deaths: the most lines of one wording
+        self.total = 0
         self.names = OrderedDict[bytes, tuple[int, times.Moment]]()  # last wording and time
 
     def is_new(self, told: signs.Told, when: times.Moment) -> bool:
         """Return whether what a line tells is another death than those told of before."""
         if when is not self.last and when is not times.NEVER and when != self.last:
             if times.apart(when, self.last) > BURST:
-                for known in (self.lines, self.families, self.names):
-                    known.clear()
+                self.forget()
             self.last = when
-        wording = told.sentence
-        if told.name:
-            before, then = self.names.get(told.name, (-1, when))
-            self.names[told.name] = wording, self.last
+        wording, family, name, _ = told
+        if name:
+            before, then = self.names.get(name, (-1, when))
+            self.names[name] = wording, self.last
             # The number of a process can be given again.
             if before >= 0 and (before != wording or times.apart(self.last, then) <= 2):
                 return False
             if len(self.names) > NAMES:
                 self.names.popitem(last=False)
-            wording = -1 if told.name.isdigit() else -2  # One process, one job: the wording does not matter.
-        self.lines[told.family, wording] += 1
-        if self.lines[told.family, wording] <= self.families[told.family]:
+            wording = -1 if name.isdigit() else -2  # One process, one job: the wording does not matter.
+        lines = self.lines[family, wording] = self.lines[family, wording] + 1
+        if lines <= self.families[family]:
             return False
-        self.families[told.family] += 1
-        dumps = self.families[signs.DUMP]
-        others = sum(self.families.values()) - dumps
-        return dumps > others if told.family == signs.DUMP else others > dumps
+        self.families[family] = lines
+        total, dumps = self.total, self.families[signs.DUMP]
+        self.total = max(dumps, sum(self.families.values()) - dumps)
+        return self.total > total
 
 
 def read(path: Path, program: str, logs: Logs) -> int:

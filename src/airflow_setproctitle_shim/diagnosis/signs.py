@@ -54,7 +54,7 @@ class Sentence(NamedTuple):
 
     number: int
     family: str
-    words: bytes
+    words: re.Pattern[bytes]
     pattern: re.Pattern[bytes]
 
 
@@ -69,8 +69,8 @@ for _family, _words, _pattern in _table("sentences.txt", 3):
     if _family.startswith("{"):
         _PARTS[_family] = _pattern
     else:
-        _words_only = _words.encode().translate(None, DIGITS)
-        _SENTENCES.append(Sentence(len(_SENTENCES), _family, _words_only, re.compile(_pattern.encode())))
+        _both = re.compile(_words.encode()), re.compile(_pattern.encode())
+        _SENTENCES.append(Sentence(len(_SENTENCES), _family, *_both))
 _PID, _BEFORE, _AFTER = (re.compile(_PARTS[name].encode()) for name in ("{PID}", "{BEFORE}", "{AFTER}"))
 _NEEDLES = [re.compile(needle.encode() + b".*") for needle in _PARTS["{NEEDLES}"].split("  ")]
 
@@ -95,13 +95,21 @@ def told(line: bytes) -> list[Told]:
 
 @functools.lru_cache(maxsize=1000)
 def _candidates(shape: bytes) -> list[Sentence]:
-    """Return the sentences whose words are in a line without its digits, by which lines of a kind differ."""
-    return [sentence for sentence in _SENTENCES if sentence.words in shape]
+    """Return the sentences whose words are in a line without its digits, in which lines of a kind differ."""
+    return [sentence for sentence in _SENTENCES if sentence.words.search(shape)]
 
 
 def _is_news(found: re.Match[bytes]) -> bool:
-    rule = _BEFORE.search(found.string, max(0, found.start() - NEAR), found.start())
-    return not (rule or _AFTER.match(found.string, found.end()))
+    """Return whether general words tell of something that happened."""
+    before = found.string[max(0, found.start() - NEAR) : found.start()]
+    after = found.string[found.end() : found.end() + NEAR]
+    # "0 workers died" is the only rule with a digit.
+    return not _is_rule(before if b"0 " in before else before.translate(None, DIGITS), after)
+
+
+@functools.lru_cache(maxsize=1000)
+def _is_rule(before: bytes, after: bytes) -> bool:
+    return bool(_BEFORE.search(before) or _AFTER.match(after))
 
 
 def _names(found: re.Match[bytes]) -> tuple[bytes, bytes]:
