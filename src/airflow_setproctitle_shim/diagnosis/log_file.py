@@ -145,7 +145,7 @@ def _telling(file: BinaryIO, logs: Logs) -> Iterator[tuple[int, int, times.Momen
             if all_told:
                 when = its or _last_time(block, done, begin) or when
                 number += block.count(NEWLINE, done, begin)
-                done = begin
+                done = end
             for told in all_told:
                 yield start + begin, number, when, prefix, told
         number += block.count(NEWLINE, done)
@@ -168,9 +168,9 @@ def _tells(line: bytes) -> tuple[times.Moment | None, bytes, list[signs.Told]]:
 
 
 def _last_time(block: bytes, begin: int, end: int) -> times.Moment | None:
-    """Return the time of the last dated line among those from `begin` up to before `end`."""
+    """Return the time of the last dated line that begins from `begin` up to before `end`."""
     while end > begin:
-        end = block.rfind(NEWLINE, 0, end - 1) + 1
+        end = max(begin, block.rfind(NEWLINE, begin, end - 1) + 1)
         if when := times.moment(times.DATED.match(block, end)):
             return when
     return None
