@@ -51,9 +51,9 @@ class Logs:
     airflow_3: bool = False  # some of it was written by Airflow 3
     dumps: bool = False  # faulthandler was on in some program
 
-    def note(self, when: times.Moment | None) -> None:
+    def note(self, when: times.Moment) -> None:
         """Extend the span of times."""
-        if when and when != times.NEVER:
+        if when != times.NEVER:
             written = when.latest - (times.WEST if when.way else 0)
             self.span = min(self.span[0], written), max(self.span[1], written)
 
@@ -71,23 +71,16 @@ class Story:
 
     def __init__(self) -> None:
         self.last = times.NEVER
-        self.forget()
-
-    def forget(self) -> None:
         self.lines = defaultdict[tuple[str, int], int](int)  # by family and wording
         self.families = defaultdict[str, int](int)  # deaths: the most lines of one wording
-        self.total = 0
         self.names = OrderedDict[bytes, tuple[int, times.Moment]]()  # last wording and time
+        self.deaths = 0
 
-    def is_new(self, told: signs.Told, when: times.Moment) -> bool:
+    def is_new(self, told: signs.Told) -> bool:
         """Return whether what a line tells is another death than those told of before."""
-        if when is not self.last and when is not times.NEVER and when != self.last:
-            if times.apart(when, self.last) > BURST:
-                self.forget()
-            self.last = when
         wording, family, name, _ = told
         if name:
-            before, then = self.names.get(name, (-1, when))
+            before, then = self.names.get(name, (-1, self.last))
             self.names[name] = wording, self.last
             # The number of a process can be given again.
             if before >= 0 and (before != wording or times.apart(self.last, then) <= 2):
@@ -99,9 +92,9 @@ class Story:
         if lines <= self.families[family]:
             return False
         self.families[family] = lines
-        total, dumps = self.total, self.families[signs.DUMP]
-        self.total = max(dumps, sum(self.families.values()) - dumps)
-        return self.total > total
+        known, dumps = self.deaths, self.families[signs.DUMP]
+        self.deaths = max(dumps, sum(self.families.values()) - dumps)
+        return self.deaths > known
 
 
 def read(path: Path, program: str, logs: Logs) -> int:
@@ -112,7 +105,7 @@ def read(path: Path, program: str, logs: Logs) -> int:
         if b"\0" in head[:AHEAD]:
             raise ValueError("not text")
         logs.airflow_3 |= any(re.search(sign, head) for sign in AIRFLOW_3.split(b"  "))
-        logs.note(times.moment(times.DATED.search(head[:AHEAD])))
+        logs.note(times.moment(times.DATED.search(head[:AHEAD])) or times.NEVER)
         stories = defaultdict[bytes, Story](Story)
         for start, number, when, prefix, told in _telling(file, logs):
             who, cause, refused = told.who or prefix, signs.UNKNOWN, told.family == signs.REFUSED
@@ -124,7 +117,11 @@ def read(path: Path, program: str, logs: Logs) -> int:
             elif told.family == signs.DUMP:
                 cause = signs.cause_of_dump(_frames(os.pread(file.fileno(), AHEAD, start), prefix))
                 logs.dumps = True
-            if stories[who].is_new(told, when):
+            story = stories[who]
+            if when != story.last and times.apart(when, story.last) > BURST:
+                story = stories[who] = Story()
+            story.last = when
+            if story.is_new(told):
                 tally = logs.refused[name] if refused else logs.deaths[name, cause]
                 tally.first = tally.first or f"{path}:{number}"
                 tally[times.side(when, logs.installed_at, head)] += 1

@@ -49,28 +49,19 @@ class Told(NamedTuple):
     who: bytes
 
 
-class Sentence(NamedTuple):
-    """A row of sentences.txt."""
-
-    number: int
-    family: str
-    words: re.Pattern[bytes]
-    pattern: re.Pattern[bytes]
-
-
 DUMP, GENERAL, REFUSED, OBJC = "dump", "general", "refused", "objc"
 DIGITS = b"0123456789"
 NEAR = 150  # bytes before and after a sentence
 _PARTS: dict[str, str] = {}
-_SENTENCES: list[Sentence] = []
-for _family, _words, _pattern in _table("sentences.txt", 3):
+_SENTENCES: list[tuple[int, str, re.Pattern[bytes], re.Pattern[bytes]]] = []  # number, family, words, pattern
+for _family, *_regexes in _table("sentences.txt", 3):
     for _name, _part in _PARTS.items():
-        _pattern = _pattern.replace(_name, _part)
+        _regexes = [regex.replace(_name, _part) for regex in _regexes]
     if _family.startswith("{"):
-        _PARTS[_family] = _pattern
+        _PARTS[_family] = _regexes[1]
     else:
-        _both = re.compile(_words.encode()), re.compile(_pattern.encode())
-        _SENTENCES.append(Sentence(len(_SENTENCES), _family, *_both))
+        _words, _pattern = (re.compile(regex.encode()) for regex in _regexes)
+        _SENTENCES.append((len(_SENTENCES), _family, _words, _pattern))
 _PID, _BEFORE, _AFTER = (re.compile(_PARTS[name].encode()) for name in ("{PID}", "{BEFORE}", "{AFTER}"))
 _NEEDLES = [re.compile(needle.encode() + b".*") for needle in _PARTS["{NEEDLES}"].split("  ")]
 
@@ -87,23 +78,23 @@ def told(line: bytes) -> list[Told]:
     candidates = (
         _candidates if len(shape) < 1000 else _candidates.__wrapped__
     )  # Long ones would fill the cache.
-    for number, family, _, pattern in candidates(shape):
+    for number, family, pattern in candidates(shape):
         if found := [*pattern.finditer(line)]:
             return [Told(number, family, *_names(one)) for one in found if family != GENERAL or _is_news(one)]
     return []
 
 
 @functools.lru_cache(maxsize=1000)
-def _candidates(shape: bytes) -> list[Sentence]:
+def _candidates(shape: bytes) -> list[tuple[int, str, re.Pattern[bytes]]]:
     """Return the sentences whose words are in a line without its digits, in which lines of a kind differ."""
-    return [sentence for sentence in _SENTENCES if sentence.words.search(shape)]
+    return [(number, family, pattern) for number, family, words, pattern in _SENTENCES if words.search(shape)]
 
 
 def _is_news(found: re.Match[bytes]) -> bool:
     """Return whether general words tell of something that happened."""
     before = found.string[max(0, found.start() - NEAR) : found.start()]
     after = found.string[found.end() : found.end() + NEAR]
-    # "0 workers died" is the only rule with a digit.
+    # Lines of a kind differ in digits, and "0 workers died" is the only rule with one.
     return not _is_rule(before if b"0 " in before else before.translate(None, DIGITS), after)
 
 
@@ -113,8 +104,8 @@ def _is_rule(before: bytes, after: bytes) -> bool:
 
 
 def _names(found: re.Match[bytes]) -> tuple[bytes, bytes]:
-    groups = found.groupdict()
+    groups = found.groupdict(b"")
     name = groups.get("name")
     if not name and (pid := _PID.search(found.string, max(0, found.start() - NEAR), found.end() + NEAR)):
         name = pid["name"]
-    return name or b"", groups.get("who") or b""
+    return name or b"", groups.get("who", b"")
