@@ -121,6 +121,7 @@ def test_a_time_with_a_zone_is_exact(tmp_path: Path, line: str) -> None:
         "Sun Oct  5 14:49:14 2025 - DAMN ! worker 1 (pid: 1) died, killed by signal 11 :( trying respawn ...",
         "[2025-10-05 14:49:14,573: ERROR/MainProcess] Process 'W-3' pid:27 exited with 'signal 11 (SIGSEGV)'",
         "2025/10/05 14:49:14 worker stopped: signal: segmentation fault (core dumped)",
+        "2025-10-05 14:49:14 Zone-3 worker died with SIGSEGV",
     ],
 )
 def test_a_time_without_a_zone_is_read_in_every_format(tmp_path: Path, line: str) -> None:

@@ -166,7 +166,7 @@ def _tells(line: bytes) -> tuple[times.Moment | None, bytes, list[signs.Told]]:
 
 def _last_time(block: bytes, begin: int, end: int) -> times.Moment | None:
     """Return the time of the last dated line that begins from `begin` up to before `end`."""
-    while end > begin:
+    while end > begin + 1:  # Where a line ended, another may begin at the next byte.
         end = max(begin, block.rfind(NEWLINE, begin, end - 1) + 1)
         if when := times.moment(times.DATED.match(block, end)):
             return when
