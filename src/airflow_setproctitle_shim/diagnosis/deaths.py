@@ -85,15 +85,13 @@ def _told(logs: Logs, switch_on: str) -> Finding:
         for (program, cause), its in sorted(logs.deaths.items())
     ]
     counts = {side: logs.total(side) for side in SIDES}
-    deaths = "{since} deaths" if counts["since"] != 1 else "1 death"
-    evidence = (
-        " by SIGSEGV or Objective-C's abort since the shim was installed, {before} before, {undated} undated"
-    )
+    evidence = "{since} deaths" if counts["since"] != 1 else "1 death"
+    evidence += " by SIGSEGV or Objective-C's abort since the shim was installed"
     line = "{program}: {since} since, {before} before, {undated} undated; cause: {cause}; first at {first}"
     causes = dict.fromkeys(signs.CAUSES[row["cause"]] for row in rows)
     return Finding(
         "error" if counts["since"] else "note",
-        (deaths + evidence).format(**counts),
+        (evidence + ", {before} before, {undated} undated").format(**counts),
         _remedy(rows, switch_on),
         tuple(cause.source for cause in causes if cause.source),
         tuple(line.format(**row) for row in rows),
@@ -107,9 +105,9 @@ def _remedy(rows: list[dict[str, Any]], switch_on: str) -> str:
     causes = sorted({row["cause"] for row in since})
     blamed = (signs.SETPROCTITLE, signs.UNKNOWN) if switch_on else (signs.SETPROCTITLE,)
     programs = ", ".join(sorted({row["program"] for row in since if row["cause"] in blamed}))
-    start = (
-        f"{switch_on}; then restart" if switch_on else "restart what may run since before the installation:"
-    )
+    start = f"{switch_on}; then restart"
+    if not switch_on:
+        start = "restart what may run since before the installation:"
     remedies = [f"{start} {programs}" * bool(programs), *(signs.CAUSES[cause].remedy for cause in causes)]
     remedies += [f"to see the cause, {WATCH}"] * (signs.UNKNOWN in causes)
     if not since and any(row["undated"] for row in rows):
@@ -119,17 +117,13 @@ def _remedy(rows: list[dict[str, Any]], switch_on: str) -> str:
 
 def looked_at(logs: Logs) -> str:
     """Return in a sentence what was read: "read 3 logs, 12.1 MB, 2026-10-02 to 2026-11-22; 2 .gz not read"."""
-    sizes = [read.bytes for read in logs.read if not read.skipped]
-    days = " to ".join(
-        str(datetime.datetime.fromtimestamp(time, UTC).date()) for time in logs.span if math.isfinite(time)
-    )
+    whole = [read.bytes for read in logs.read if not read.skipped]
+    left_out = [read for read in logs.read if read.skipped]
+    span = [datetime.datetime.fromtimestamp(time, UTC) for time in logs.span if math.isfinite(time)]
+    days = ", " * bool(span) + " to ".join(f"{day:%Y-%m-%d}" for day in span)
+    text = f"read {len(whole)} log{'s' * (len(whole) != 1)}, {sum(whole) / 1e6:.1f} MB{days}"
     kinds = Counter(
-        read.path.suffix if read.skipped == "packed" else f"({read.skipped})"
-        for read in logs.read
-        if read.skipped
+        file.path.suffix if file.skipped == "packed" else f"({file.skipped})" for file in left_out
     )
-    whole = f"read {len(sizes)} log{'s' * (len(sizes) != 1)}, {sum(sizes) / 1e6:.1f} MB" + f", {days}" * bool(
-        days
-    )
-    left_out = [f"{number} {kind} not read" for kind, number in sorted(kinds.items(), reverse=True)]
-    return "; ".join([whole, *left_out])
+    counted = sorted(kinds.items(), reverse=True)
+    return "; ".join([text, *(f"{number} {kind} not read" for kind, number in counted)])
