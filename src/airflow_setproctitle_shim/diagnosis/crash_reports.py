@@ -20,6 +20,7 @@ PYTHON = re.compile(r"(?i)python|^(airflow|gunicorn|celery|uwsgi)\b")
 OURS, ANOTHERS, UNTOLD = "this environment's Python", "another Python", "a Python (the path is not told)"
 OTHER_PROGRAM, BROKEN = "of another program", "malformed or truncated"
 CONSOLE = "open it in Console"
+IMPORT = "importing a native setproctitle can be behind it: it starts system services in the parent"
 
 
 class Kind(NamedTuple):
@@ -35,15 +36,11 @@ def crash_reports(place: Path, installed_at: float, switch_on: str = "") -> Answ
 
     `installed_at`: seconds since the epoch; `switch_on`: what switches the shim on, "" if it is on.
     """
-    paths = [
-        path
-        for kind in (".ips", ".crash")
-        for sub in ("", "Retired/")
-        for path in place.glob(f"{sub}*{kind}")
-    ]
+    reports = [*place.glob("*.*"), *place.glob("Retired/*.*")]
+    paths = sorted(path for path in reports if path.suffix in (".ips", ".crash"))
     answer = Answer("")
     groups: dict[Kind, list[tuple[Path, str]]] = {}
-    for path in sorted(paths) if place.is_dir() else [place]:
+    for path in paths if place.is_dir() else [place]:
         size, why = 0, ""
         try:
             if path.suffix == ".crash":
@@ -81,9 +78,7 @@ def _finding(kind: Kind, found: list[tuple[Path, str]], switch_on: str) -> Findi
     evidence = f"{len(found)} crash report{'s' * (len(found) > 1)} of {whose}, {how}"
     evidence += " ({since} since the shim was installed, {before} before, {undated} undated)".format(**counts)
     if forked and not ours:
-        evidence += (
-            "; importing a native setproctitle can be behind it: it starts system services in the parent"
-        )
+        evidence += f"; {IMPORT}"
     remedy = (blamed and cause.remedy) or CONSOLE
     if ours:
         remedy = switch_on or "restart what may run since before the installation"

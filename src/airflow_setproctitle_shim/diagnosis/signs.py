@@ -93,14 +93,14 @@ def _candidates(shape: bytes) -> list[tuple[int, str, re.Pattern[bytes]]]:
 def _is_news(found: re.Match[bytes]) -> bool:
     """Return whether general words tell of something that happened."""
     before = found.string[max(0, found.start() - NEAR) : found.start()]
-    after = found.string[found.end() : found.end() + NEAR]
     # Lines of a kind differ in digits, and "0 workers died" is the only rule with one.
-    return not _is_rule(before if b"0 " in before else before.translate(None, DIGITS), after)
+    kind = before if b"0 " in before else before.translate(None, DIGITS)
+    return not (_is_rule(kind) or _AFTER.match(found.string, found.end()))
 
 
 @functools.lru_cache(maxsize=1000)
-def _is_rule(before: bytes, after: bytes) -> bool:
-    return bool(_BEFORE.search(before) or _AFTER.match(after))
+def _is_rule(before: bytes) -> bool:
+    return bool(_BEFORE.search(before))
 
 
 def _names(found: re.Match[bytes]) -> tuple[bytes, bytes]:
