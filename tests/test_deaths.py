@@ -32,7 +32,7 @@ DAY = 86_400.0
 
 
 def read(*places: Path, installed_at: float = DIED_AT) -> log_file.Logs:
-    return deaths.read(places, installed_at, lambda _: None)
+    return deaths.read(places, installed_at)
 
 
 def told(path: Path, text: str | bytes, installed_at: float = DIED_AT) -> log_file.Logs:
@@ -136,6 +136,7 @@ def test_a_time_with_a_zone_is_exact(tmp_path: Path, line: str) -> None:
         "Sun Oct  5 14:49:14 2025 - DAMN ! worker 1 (pid: 1) died, killed by signal 11 :( trying respawn ...",
         "[2025-10-05 14:49:14,573: ERROR/MainProcess] Process 'W-3' pid:27 exited with 'signal 11 (SIGSEGV)'",
         "2025/10/05 14:49:14 worker stopped: signal: segmentation fault (core dumped)",
+        "2025-10-05 14:49:14 Zone-3 worker died with SIGSEGV",
     ],
 )
 def test_a_time_without_a_zone_is_read_in_every_format(tmp_path: Path, line: str) -> None:
@@ -451,7 +452,7 @@ def test_lines_that_are_hard_to_match_do_not_stop_the_reading(tmp_path: Path) ->
     (tmp_path / "a.log").write_text("\n".join([*HARD, LINE, ""]))
     program = (
         "import sys, pathlib; from airflow_setproctitle_shim.diagnosis import deaths;"
-        "print(deaths.read([pathlib.Path(sys.argv[1])], 0, lambda _: None).total('since'))"
+        "print(deaths.read([pathlib.Path(sys.argv[1])], 0).total('since'))"
     )
     # It takes under a second; a pattern that takes the square of the line's length takes minutes.
     done = subprocess.run(

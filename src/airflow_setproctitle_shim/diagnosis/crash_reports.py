@@ -8,7 +8,6 @@ import re
 import stat
 import sys
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,6 +20,7 @@ PYTHON = re.compile(r"(?i)python|^(airflow|gunicorn|celery|uwsgi)\b")
 OURS, ANOTHERS, UNTOLD = "this environment's Python", "another Python", "a Python (the path is not told)"
 OTHER_PROGRAM, BROKEN = "of another program", "malformed or truncated"
 CONSOLE = "open it in Console"
+IMPORT = "importing a native setproctitle can be behind it: it starts system services in the parent"
 
 
 class Kind(NamedTuple):
@@ -31,42 +31,38 @@ class Kind(NamedTuple):
     whose: str  # OURS, ANOTHERS or UNTOLD
 
 
-def crash_reports(
-    place: Path, installed_at: float, progress: Callable[[str], None], switch_on: str = ""
-) -> Answer:
+def crash_reports(place: Path, installed_at: float, switch_on: str = "") -> Answer:
     """Return what the crash reports in a directory and its `Retired`, or in one file, tell.
 
     `installed_at`: seconds since the epoch; `switch_on`: what switches the shim on, "" if it is on.
     """
-    paths = sorted([*place.glob("*.*"), *place.glob("Retired/*.*")]) if place.is_dir() else [place]
+    reports = [*place.glob("*.*"), *place.glob("Retired/*.*")]
+    paths = sorted(path for path in reports if path.suffix in (".ips", ".crash"))
     answer = Answer("")
     groups: dict[Kind, list[tuple[Path, str]]] = {}
-    for path in paths:
-        if path.suffix not in (".ips", ".crash") and path != place:
-            continue
-        progress(f"reading {path}")
-        why = "a .crash report has another format: open it in Console" if path.suffix == ".crash" else ""
-        size = 0
+    for path in paths if place.is_dir() else [place]:
+        size, why = 0, ""
         try:
-            if not why and (report := _report(path)):
+            if path.suffix == ".crash":
+                why = "a .crash report has another format: open it in Console"
+            elif report := _report(path):
                 size = path.stat().st_size
                 groups.setdefault(report[0], []).append((path, times.side(report[1], installed_at)))
             else:
-                why = why or OTHER_PROGRAM
+                why = OTHER_PROGRAM
         except OSError as error:
             why = error.strerror or str(error)
         except (AttributeError, IndexError, KeyError, TypeError, ValueError, RecursionError) as error:
             named = path == place or PYTHON.search(path.name)
             why = f"{BROKEN}: {type(error).__name__} {error}" if named else OTHER_PROGRAM
         answer.read.append(Read(path, size, why))
-    skipped = Counter(file.skipped.partition(":")[0] for file in answer.read if file.skipped)
-    whole = len(answer.read) - sum(skipped.values())
-    read = f"read {whole} crash reports in {place}"
+    skipped = Counter(file.skipped.partition(":")[0] for file in answer.read)
+    read = f"read {skipped.pop('', 0)} crash reports in {place}"
     answer.looked_at = "; ".join([read, *(f"{number} not read: {why}" for why, number in skipped.items())])
     answer.findings += [_finding(kind, found, switch_on) for kind, found in groups.items()]
     if broken := tuple(str(file.path) for file in answer.read if file.skipped.startswith(BROKEN)):
-        evidence, data = f"{BROKEN} crash reports: {len(broken)}", {"cause": "not read"}
-        answer.findings.append(Finding("note", evidence, CONSOLE, details=broken, data={**data}))
+        evidence = f"{BROKEN} crash reports: {len(broken)}"
+        answer.findings.append(Finding("note", evidence, CONSOLE, (), broken, {"cause": "not read"}))
     return answer
 
 
@@ -74,28 +70,26 @@ def _finding(kind: Kind, found: list[tuple[Path, str]], switch_on: str) -> Findi
     """Return what reports of one kind tell; each comes with its side of the installation."""
     cause, forked, whose = kind
     counts = {side: sum(its == side for _, its in found) for side in times.SIDES}
-    blamed, ours = forked or cause.name == signs.SETPROCTITLE, cause.name == signs.SETPROCTITLE
-    evidence = f"{len(found)} crash report{'s' * (len(found) > 1)} of {whose}"
-    if blamed:
-        evidence += f", {'in a forked child' if forked else 'not forked'}: the cause is {cause.name}"
-    else:
-        evidence += f", in a process that had not forked, so fork is not to blame: it died in {cause.name}"
+    ours = cause.name == signs.SETPROCTITLE
+    blamed = forked or ours
+    how = f"{'in a forked child' if forked else 'not forked'}: the cause is {cause.name}"
+    if not blamed:
+        how = f"in a process that had not forked, so fork is not to blame: it died in {cause.name}"
+    evidence = f"{len(found)} crash report{'s' * (len(found) > 1)} of {whose}, {how}"
     evidence += " ({since} since the shim was installed, {before} before, {undated} undated)".format(**counts)
     if forked and not ours:
-        evidence += (
-            "; importing a native setproctitle can be behind it: it starts system services in the parent"
-        )
+        evidence += f"; {IMPORT}"
     remedy = (blamed and cause.remedy) or CONSOLE
     if ours:
         remedy = switch_on or "restart what may run since before the installation"
     if not counts["since"]:
         remedy = "nothing to do: none is known to be newer than the installation"
-    attention = counts["since"] and whose != ANOTHERS and blamed
+    attention = "error" if ours else "warning"
     return Finding(
-        ("error" if ours else "warning") if attention else "note",
+        attention if counts["since"] and whose != ANOTHERS and blamed else "note",
         evidence,
         remedy,
-        (cause.source,) if cause.source else (),
+        (cause.source,) * bool(cause.source),
         tuple(str(path) for path, _ in found),
         {"cause": cause.name, "forked": forked, "whose": whose, "counts": counts},
     )
@@ -115,11 +109,10 @@ def _report(path: Path) -> tuple[Kind, times.Moment] | None:
     frames = body["threads"][body["faultingThread"]]["frames"]
     lines = [f"{images[frame['imageIndex']]} {frame.get('symbol', '')}" for frame in frames]
     notes = f"{body.get('asi')}\n{body.get('termination')}"
-    dated = times.DATED.match(str(body.get("captureTime") or header.get("timestamp")).encode())
-    when = dated and times.moment(dated)
+    written = str(body.get("captureTime") or header.get("timestamp")).encode()
     cause = signs.cause_of_crash("\n".join([*lines, notes]))
     kind = Kind(cause, bool(FORKED.search(notes)), _whose(str(body.get("procPath"))))
-    return kind, when or times.NEVER
+    return kind, times.moment(times.DATED.match(written)) or times.NEVER
 
 
 def _whose(path: str) -> str:

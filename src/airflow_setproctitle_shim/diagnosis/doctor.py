@@ -23,7 +23,7 @@ class Facts:
     @functools.cached_property
     def logs(self) -> Logs:
         places = [self.logs_at] if self.logs_at else airflow_server.default_logs()
-        return deaths.read(places, state.installed_at(), lambda _: None)
+        return deaths.read(places, state.installed_at())
 
     @functools.cached_property
     def remedy(self) -> str:  # of deaths since the installation, "" if the shim is on
@@ -31,7 +31,7 @@ class Facts:
 
     def crash_reports(self) -> Answer:
         place = self.crash_reports_at or Path(os.path.expanduser("~/Library/Logs/DiagnosticReports"))
-        return crash_reports.crash_reports(place, state.installed_at(), lambda _: None, self.remedy)
+        return crash_reports.crash_reports(place, state.installed_at(), self.remedy)
 
 
 # What each check asks, and how it is made: each takes only what it uses.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import math
 import os
@@ -10,7 +11,7 @@ from collections import Counter, OrderedDict, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from . import signs, times
 from .finding import Read
@@ -21,11 +22,13 @@ BURST = 60.0  # seconds between two lines that do not tell of one death
 NAMES = 10_000  # processes and jobs that are remembered
 NEWLINE = b"\n"
 ANSI, PREFIX = re.compile(times.ANSI), re.compile(times.PREFIX)
+CLOCK = re.compile(rb":\d\d:\d\d")
 NEXT_THREAD = b"most recent call first"
 DUMP_ENDS = re.compile(rb"Fatal Python error|Extension modules:")
 FRAME = re.compile(rb'File \\*"([^"]+?)\\*", line \d+,? in ([^\s"\\]+)')
-AIRFLOW_3 = re.compile(
-    rb"api-server +\||dag-processor +\||\bairflow\.sdk\.|\bapi_server_command\.py|\[supervisor\]|/execution/"
+# Each begins with fixed bytes, which `re` finds much faster than one pattern with alternatives.
+AIRFLOW_3 = (
+    rb"api-server +\|  dag-processor +\|  airflow\.sdk\.  api_server_command\.py  \[supervisor\]  /execution/"
 )
 
 
@@ -48,9 +51,9 @@ class Logs:
     airflow_3: bool = False  # some of it was written by Airflow 3
     dumps: bool = False  # faulthandler was on in some program
 
-    def note(self, when: times.Moment | None) -> None:
+    def note(self, when: times.Moment) -> None:
         """Extend the span of times."""
-        if when and when != times.NEVER:
+        if when != times.NEVER:
             written = when.latest - (times.WEST if when.way else 0)
             self.span = min(self.span[0], written), max(self.span[1], written)
 
@@ -71,104 +74,110 @@ class Story:
         self.lines = defaultdict[tuple[str, int], int](int)  # by family and wording
         self.families = defaultdict[str, int](int)  # deaths: the most lines of one wording
         self.names = OrderedDict[bytes, tuple[int, times.Moment]]()  # last wording and time
+        self.deaths = 0
 
-    def is_new(self, told: signs.Told, when: times.Moment) -> bool:
+    def is_new(self, told: signs.Told) -> bool:
         """Return whether what a line tells is another death than those told of before."""
-        if when is not self.last and when is not times.NEVER and when != self.last:
-            if times.apart(when, self.last) > BURST:
-                for known in (self.lines, self.families, self.names):
-                    known.clear()
-            self.last = when
-        wording = told.sentence
-        if told.name:
-            before, then = self.names.get(told.name, (-1, when))
-            self.names[told.name] = wording, self.last
+        wording, family, name, _ = told
+        if name:
+            before, then = self.names.get(name, (-1, self.last))
+            self.names[name] = wording, self.last
             # The number of a process can be given again.
             if before >= 0 and (before != wording or times.apart(self.last, then) <= 2):
                 return False
             if len(self.names) > NAMES:
                 self.names.popitem(last=False)
-            wording = -1 if told.name.isdigit() else -2  # One process, one job: the wording does not matter.
-        self.lines[told.family, wording] += 1
-        if self.lines[told.family, wording] <= self.families[told.family]:
+            wording = -1 if name.isdigit() else -2  # One process, one job: the wording does not matter.
+        lines = self.lines[family, wording] = self.lines[family, wording] + 1
+        if lines <= self.families[family]:
             return False
-        self.families[told.family] += 1
-        dumps = self.families[signs.DUMP]
-        others = sum(self.families.values()) - dumps
-        return dumps > others if told.family == signs.DUMP else others > dumps
+        self.families[family] = lines
+        known, dumps = self.deaths, self.families[signs.DUMP]
+        self.deaths = max(dumps, sum(self.families.values()) - dumps)
+        return self.deaths > known
 
 
-def read(path: Path, program: str, logs: Logs) -> tuple[int, str]:
-    """Add what a log of the program tells to `logs`; return how many bytes were read, or why it was not."""
+def read(path: Path, program: str, logs: Logs) -> int:
+    """Add what a log of the program tells to `logs`; return how many bytes were read."""
     with path.open("rb") as file:
         head = file.read(BLOCK)
         file.seek(0)
         if b"\0" in head[:AHEAD]:
-            return 0, "not text"
-        logs.airflow_3 |= bool(AIRFLOW_3.search(head))
-        first = times.DATED.search(head[:AHEAD])
-        logs.note(first and times.moment(first))
-        stories, when = defaultdict[bytes, Story](Story), times.NEVER
-        for start, number, line, when in _lines(file):
-            found = PREFIX.match(line) if b"| " in line[:99] else None
-            prefix = found[1] if found else b""
-            line = line[found.end() :] if found else line
-            if b"\x1b" in line or b"u001b" in line or b"#033" in line:
-                line = ANSI.sub(b"", line)
-            # Long lines would fill the cache.
-            for told in signs.told(line) if len(line) < 1000 else signs.told.__wrapped__(line):
-                who, cause = told.who or prefix, signs.UNKNOWN
-                tallies: dict[Any, Tally] = logs.deaths
-                if told.family == signs.REFUSED:
-                    who, told, tallies = b" ", told._replace(name=b""), logs.refused
-                elif told.family == signs.OBJC:
-                    cause = signs.OBJECTIVE_C
-                elif told.family == signs.DUMP:
-                    logs.dumps, cause = True, signs.cause_of_dump(_frames(file, start, prefix))
-                if stories[who].is_new(told, when):
-                    name = (told.who or prefix).decode() or program
-                    tally = tallies[name if tallies is logs.refused else (name, cause)]
-                    tally.first = tally.first or f"{path}:{number}"
-                    tally[times.side(when, logs.installed_at, head)] += 1
-        logs.note(when)
-        return file.tell(), ""
+            raise ValueError("not text")
+        logs.airflow_3 |= any(re.search(sign, head) for sign in AIRFLOW_3.split(b"  "))
+        logs.note(times.moment(times.DATED.search(head[:AHEAD])) or times.NEVER)
+        stories = defaultdict[bytes, Story](Story)
+        for start, number, when, prefix, told in _telling(file, logs):
+            who, cause, refused = told.who or prefix, signs.UNKNOWN, told.family == signs.REFUSED
+            name = who.decode() or program
+            if refused:  # It may be told by the one who was refused and by the one who did it.
+                who, told = b" ", told._replace(name=b"")
+            elif told.family == signs.OBJC:
+                cause = signs.OBJECTIVE_C
+            elif told.family == signs.DUMP:
+                cause = signs.cause_of_dump(_frames(os.pread(file.fileno(), AHEAD, start), prefix))
+                logs.dumps = True
+            story = stories[who]
+            if when != story.last and times.apart(when, story.last) > BURST:
+                story = stories[who] = Story()
+            story.last = when
+            if story.is_new(told):
+                tally = logs.refused[name] if refused else logs.deaths[name, cause]
+                tally.first = tally.first or f"{path}:{number}"
+                tally[times.side(when, logs.installed_at, head)] += 1
+        return file.tell()
 
 
-def _lines(file: BinaryIO) -> Iterator[tuple[int, int, bytes, times.Moment]]:
-    """Yield the lines that may tell of a death: where each begins, its number, its text, and its time, else that
-    of the last dated line before it, else NEVER."""
+def _telling(file: BinaryIO, logs: Logs) -> Iterator[tuple[int, int, times.Moment, bytes, signs.Told]]:
+    """Yield what lines tell: where each begins, its number, its time or else that of the last dated line before
+    it (NEVER if there is none), the program that stands before it, and what it tells. Note the last time."""
     left = os.fstat(file.fileno()).st_size  # A log may grow faster than it can be read.
-    start, number, when, written = 0, 1, times.NEVER, b""
+    start, number, when = 0, 1, times.NEVER
     while block := file.read(min(BLOCK, left)):
         block += file.readline(min(LINE, left - len(block)))
-        done, counted = -1, 0
-        for begin in signs.lines(block):
-            at = begin
-            while at > done:
-                found = times.DATED.match(block, at)
-                if found and found[0] == written:  # Many lines of one second are read much faster so.
-                    break
-                if its := found and times.moment(found):
-                    when, written = its, found[0]
-                    break
-                at = block.rfind(NEWLINE, 0, at - 1) + 1 if at else -1
-            number += block.count(NEWLINE, counted, begin)
-            done = counted = begin
-            stop = block.find(NEWLINE, begin)
-            yield start + begin, number, block[begin : stop if stop >= 0 else None], when
-        number += block.count(NEWLINE, counted)
+        done = 0
+        for begin, end in signs.lines(block):
+            tells = _tells if end - begin < 1000 else _tells.__wrapped__  # Long lines would fill the cache.
+            its, prefix, all_told = tells(block[begin:end])
+            if all_told:
+                when = its or _last_time(block, done, begin) or when
+                number += block.count(NEWLINE, done, begin)
+                done = end
+            for told in all_told:
+                yield start + begin, number, when, prefix, told
+        number += block.count(NEWLINE, done)
         start, left = start + len(block), left - len(block)
+        if CLOCK.search(block):
+            when = _last_time(block, done, len(block)) or when
+    logs.note(when)
 
 
-def _frames(file: BinaryIO, start: int, prefix: bytes) -> list[str]:
-    """Return the innermost frames ("file function") of the dump that begins there."""
-    here = file.tell()
-    file.seek(start)
-    lines = io.BytesIO(file.read(AHEAD))
-    file.seek(here)
+@functools.lru_cache(maxsize=1000)
+def _tells(line: bytes) -> tuple[times.Moment | None, bytes, list[signs.Told]]:
+    """Return a line's own time, the program whose name it begins with, and what it tells."""
+    its = PREFIX.match(line) if b"| " in line[:99] else None
+    text = line[its.end() :] if its else line
+    if b"\x1b" in text or b"u001b" in text or b"#033" in text:
+        text = ANSI.sub(b"", text)
+    if not (told := signs.told(text)):
+        return None, b"", told
+    return times.moment(times.DATED.match(line)), its[1] if its else b"", told
+
+
+def _last_time(block: bytes, begin: int, end: int) -> times.Moment | None:
+    """Return the time of the last dated line that begins from `begin` up to before `end`."""
+    while end > begin + 1:  # Where a line ended, another may begin at the next byte.
+        end = max(begin, block.rfind(NEWLINE, begin, end - 1) + 1)
+        if when := times.moment(times.DATED.match(block, end)):
+            return when
+    return None
+
+
+def _frames(text: bytes, prefix: bytes) -> list[str]:
+    """Return the innermost frames ("file function") of the dump that the text begins with."""
     frames: list[str] = []
     current = False
-    for number, line in enumerate(lines):
+    for number, line in enumerate(io.BytesIO(text)):
         its = PREFIX.match(line)
         if (its[1] if its else b"") != prefix or not number:
             continue

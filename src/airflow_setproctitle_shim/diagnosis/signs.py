@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Iterator
 from importlib.resources import files
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 
-def _table(name: str, columns: int) -> Iterator[list[str]]:
-    for line in (files(__package__) / name).read_text("ascii").splitlines():
-        if not line.startswith("#"):
-            yield [column.strip() for column in line.split("::", columns - 1)]
+def _table(name: str, columns: int) -> list[list[str]]:
+    rows = (files(__package__) / name).read_text("ascii").splitlines()
+    return [[*map(str.strip, row.split("::", columns - 1))] for row in rows if not row.startswith("#")]
 
 
 class Cause(NamedTuple):
@@ -26,7 +24,7 @@ class Cause(NamedTuple):
 
 
 SETPROCTITLE, OBJECTIVE_C, UNKNOWN = "setproctitle", "Objective-C +initialize", "unknown"
-*_CAUSES, CALLERS = (Cause(*row) for row in _table("causes.txt", 5))
+*_CAUSES, _CALLERS = (Cause(*row) for row in _table("causes.txt", 5))
 CAUSES = {cause.name: cause for cause in _CAUSES}
 
 
@@ -37,32 +35,9 @@ def cause_of_crash(text: str) -> Cause:
 
 def cause_of_dump(frames: list[str]) -> str:
     """Return the name of the cause that a dump's frames ("file function", innermost first) tell."""
-    if frames and re.search(CALLERS.python, frames[0]):
+    if frames and re.search(_CALLERS.python, frames[0]):
         return SETPROCTITLE
     return next((its.name for frame in frames for its in _CAUSES if re.search(its.python, frame)), UNKNOWN)
-
-
-DUMP, GENERAL, REFUSED, OBJC = "dump", "general", "refused", "objc"
-_PARTS: dict[str, str] = {}
-_SENTENCES: list[tuple[int, str, bytes, Any]] = []  # number, family, words, and the search for the pattern
-for _family, _words, _pattern in _table("sentences.txt", 3):
-    for _name, _part in _PARTS.items():
-        _pattern = _pattern.replace(_name, _part)
-    if _family.startswith("{"):
-        _PARTS[_family] = _pattern
-    else:
-        _find = re.compile(_pattern.encode()).finditer
-        _SENTENCES.append((len(_SENTENCES), _family, _words.encode(), _find))
-_PID, _BEFORE, _AFTER = (re.compile(_PARTS[name].encode()) for name in ("{PID}", "{BEFORE}", "{AFTER}"))
-_NEEDLES = [re.compile(needle.encode() + b".*") for needle in _PARTS["{NEEDLES}"].split("  ")]
-_CLOCK = re.compile(rb":\d\d:\d\d")
-NEAR = 150  # bytes before and after a sentence
-
-
-def lines(block: bytes) -> list[int]:
-    """Return where the lines of a block begin that may hold a sentence, and the last one for its time."""
-    found = {block.rfind(b"\n", 0, at.start()) + 1 for its in _NEEDLES for at in its.finditer(block)}
-    return sorted(found | ({block.rfind(b"\n", 0, -1) + 1} if _CLOCK.search(block) else set()))
 
 
 class Told(NamedTuple):
@@ -74,23 +49,63 @@ class Told(NamedTuple):
     who: bytes
 
 
-@functools.lru_cache(maxsize=1000)
+DUMP, GENERAL, REFUSED, OBJC = "dump", "general", "refused", "objc"
+DIGITS = b"0123456789"
+NEAR = 150  # bytes before and after a sentence
+_PARTS: dict[str, str] = {}
+_SENTENCES: list[tuple[int, str, re.Pattern[bytes], re.Pattern[bytes]]] = []  # number, family, words, pattern
+for _family, *_regexes in _table("sentences.txt", 3):
+    for _name, _part in _PARTS.items():
+        _regexes = [regex.replace(_name, _part) for regex in _regexes]
+    if _family.startswith("{"):
+        _PARTS[_family] = _regexes[1]
+    else:
+        _words, _pattern = (re.compile(regex.encode()) for regex in _regexes)
+        _SENTENCES.append((len(_SENTENCES), _family, _words, _pattern))
+_PID, _BEFORE, _AFTER = (re.compile(_PARTS[name].encode()) for name in ("{PID}", "{BEFORE}", "{AFTER}"))
+_NEEDLES = [re.compile(needle.encode() + b".*") for needle in _PARTS["{NEEDLES}"].split("  ")]
+
+
+def lines(block: bytes) -> list[tuple[int, int]]:
+    """Return where the lines of a block that may hold a sentence begin and end."""
+    found = (at.span() for needle in _NEEDLES for at in needle.finditer(block))
+    return sorted({block.rfind(b"\n", 0, begin) + 1: end for begin, end in found}.items())
+
+
 def told(line: bytes) -> list[Told]:
     """Return the deaths or refusals that a line tells of, by the first sentence that it has."""
-    for number, family, words, find in _SENTENCES:
-        if words in line and (found := [*find(line)]):
+    shape = line.translate(None, DIGITS)
+    candidates = (
+        _candidates if len(shape) < 1000 else _candidates.__wrapped__
+    )  # Long ones would fill the cache.
+    for number, family, pattern in candidates(shape):
+        if found := [*pattern.finditer(line)]:
             return [Told(number, family, *_names(one)) for one in found if family != GENERAL or _is_news(one)]
     return []
 
 
+@functools.lru_cache(maxsize=1000)
+def _candidates(shape: bytes) -> list[tuple[int, str, re.Pattern[bytes]]]:
+    """Return the sentences whose words are in a line without its digits, in which lines of a kind differ."""
+    return [(number, family, pattern) for number, family, words, pattern in _SENTENCES if words.search(shape)]
+
+
 def _is_news(found: re.Match[bytes]) -> bool:
-    rule = _BEFORE.search(found.string, max(0, found.start() - NEAR), found.start())
-    return not (rule or _AFTER.match(found.string, found.end()))
+    """Return whether general words tell of something that happened."""
+    before = found.string[max(0, found.start() - NEAR) : found.start()]
+    # Lines of a kind differ in digits, and "0 workers died" is the only rule with one.
+    kind = before if b"0 " in before else before.translate(None, DIGITS)
+    return not (_is_rule(kind) or _AFTER.match(found.string, found.end()))
+
+
+@functools.lru_cache(maxsize=1000)
+def _is_rule(before: bytes) -> bool:
+    return bool(_BEFORE.search(before))
 
 
 def _names(found: re.Match[bytes]) -> tuple[bytes, bytes]:
     groups = found.groupdict(b"")
-    name = b"job " + groups["job"] if groups.get("job") else groups.get("pid")
+    name = groups.get("name")
     if not name and (pid := _PID.search(found.string, max(0, found.start() - NEAR), found.end() + NEAR)):
-        name = pid["pid"]
+        name = pid["name"]
     return name or b"", groups.get("who", b"")

@@ -21,9 +21,9 @@ WORDS = rb"(?i:trace|debug|info|notice|warn(?:ing)?|error|critical|fatal|timesta
 DATED = re.compile(
     rb"(?m)^(?:" + PREFIX + rb")?(?:"
     rb"(?:(?:[^a-zA-Z\n]|" + ANSI + rb"|\b" + WORDS + rb"\b){0,48}?|\{.{0,4000}?\"@?" + WORDS + rb"\": ?\")"
-    rb"(?<!\d)((?:199|20\d)\d[-/]\d\d[-/]\d\d)(?:[T ]|, ?)([0-2]\d:[0-5]\d:[0-6]\d)"
-    rb"(?:([.,])\d+)? ?(Z|UTC|GMT|[+-]\d\d:?\d\d(?!\d))?"
-    rb"|(?:[^a-zA-Z\n]{0,9}[A-Z][a-z][a-z] )?([A-Z][a-z][a-z]) +([123]?\d) ([0-2]\d:[0-5]\d:[0-6]\d)(?: (\d{4})\b)?)"
+    rb"(?<!\d)((?:199|20\d)\d[-/]\d\d[-/]\d\d)(?:[T ]|, ?)"
+    rb"|(?:[^a-zA-Z\n]{0,9}[A-Z][a-z][a-z] )?([A-Z][a-z][a-z] +[123]?\d) )"
+    rb"([0-2]\d:[0-5]\d):([0-6]\d)(?:([.,])\d+)?(?: ?((?:Z|UTC|GMT)\b|[+-]\d\d:?\d\d(?!\d)))?(?: (\d{4})\b)?"
 )
 
 
@@ -38,33 +38,29 @@ class Moment(NamedTuple):
 NEVER = Moment(-math.inf, math.inf, b"never")
 
 
-def moment(found: re.Match[bytes]) -> Moment | None:
-    """Return what a match of DATED can mean, None if there is no such day."""
-    date, clock, fraction, zone, month, day, time, year = found.groups()[1:]
-    if month and month not in MONTHS:
+def moment(found: re.Match[bytes] | None) -> Moment | None:
+    """Return what a match of DATED can mean, None if there is no such time."""
+    if not found:
         return None
-    if month:  # Without a year it is of the last one that had the day, or of any before.
-        clock, number = time, MONTHS.index(month) + 1
-        tomorrow = datetime.datetime.now(UTC) + datetime.timedelta(days=1)
-        last = tomorrow.year - ((number, int(day)) > (tomorrow.month, tomorrow.day))
-        date = b"%d-%02d-%02d" % (int(year or last), number, int(day))
-    if (midnight := _midnight(date, zone or b"")) is None:
+    _, date, day, minute, second, fraction, zone, year = found.groups(b"")
+    try:
+        at = _minute(date, day, year, minute, zone) + int(second)
+    except ValueError:
         return None
-    at = midnight + 3600 * int(clock[:2]) + 60 * int(clock[3:5]) + int(clock[6:])
-    if zone:
+    if zone and (date or year):
         return Moment(at, at, b"")
-    earliest = -math.inf if month and not year else at - EAST
-    return Moment(earliest, at + WEST, b"%b%b" % (date[4:5] if not month else b"month", fraction or b""))
+    return Moment(at - EAST if date or year else -math.inf, at + WEST, (date[4:5] or b"month") + fraction)
 
 
 @functools.lru_cache(maxsize=64)
-def _midnight(date: bytes, zone: bytes) -> float | None:
-    hours = zone[:3] + b":" + zone[-2:] if zone[:1] in (b"+", b"-") else b"+00:00"
-    text = b"%bT00:00:00%b" % (date.replace(b"/", b"-"), hours)
-    try:
-        return datetime.datetime.fromisoformat(text.decode()).timestamp()
-    except ValueError:
-        return None
+def _minute(date: bytes, day: bytes, year: bytes, minute: bytes, zone: bytes) -> float:
+    if not date:  # Without a year it is of the last one that had the day, or of any before.
+        tomorrow = datetime.datetime.now(UTC) + datetime.timedelta(days=1)
+        its = MONTHS.index(day[:3]) + 1, int(day[3:])
+        date = b"%d-%02d-%02d" % (int(year or tomorrow.year - (its > (tomorrow.month, tomorrow.day))), *its)
+    offset = zone[:3] + b":" + zone[-2:] if zone[:1] in (b"+", b"-") else b"+00:00"
+    text = b"%bT%b:00%b" % (date.replace(b"/", b"-"), minute, offset)
+    return datetime.datetime.fromisoformat(text.decode()).timestamp()
 
 
 def apart(one: Moment, other: Moment) -> float:
@@ -81,14 +77,13 @@ def _zones(text: bytes) -> dict[bytes, float]:
     offsets: dict[bytes, set[float]] = {}
     before, between = -math.inf, list[Moment]()
     for its in filter(None, map(moment, DATED.finditer(text))):
-        if its.way and math.isfinite(its.earliest):
+        if not its.way:
+            for one in between if its.latest - before <= 60 else ():
+                offset = round((one.latest - WEST - its.latest) / 900) * 900.0
+                offsets.setdefault(one.way, set()).add(offset)
+            before, between = its.latest, []
+        elif math.isfinite(its.earliest):
             between.append(its)
-        if its.way:
-            continue
-        for one in between if its.latest - before <= 60 else ():
-            offset = round((one.latest - WEST - its.latest) / 900) * 900.0
-            offsets.setdefault(one.way, set()).add(offset)
-        before, between = its.latest, []
     return {way: offset.pop() for way, offset in offsets.items() if len(offset) == 1}
 
 
