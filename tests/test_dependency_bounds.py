@@ -102,6 +102,7 @@ def test_airflow_and_the_shim_resolve_to_the_versions_of_airflow_alone(
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_the_lowest_versions_pass_the_tests(tmp_path: Path) -> None:
     venv = Venv.make(tmp_path / "venv")
     venv.install("--resolution", "lowest-direct", "-e", f"{ROOT}[test]")

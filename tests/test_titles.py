@@ -244,6 +244,7 @@ print(monitor._get_num_ready_workers_running())
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("mode", "environ", "ready"),
     # The monitor looks for "[ready] ", with a blank, in psutil's cmdline()[0]. On Linux psutil splits at blanks
