@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import os
+import pickle
 import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from consumers.harness import NativeCode
+from consumers.harness import Consumer, NativeCode, Outcome, run
 from environments import ROOT, MadeOnce, Venv, interpreter, uv
 from filelock import FileLock
 from hypothesis import HealthCheck, settings
@@ -18,6 +19,12 @@ from hypothesis import HealthCheck, settings
 # How long an example takes says how busy the machine is, not whether the code is right.
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("untimed")
+
+
+@pytest.hookimpl(trylast=True)  # after pytest-randomly
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin the long tests first, so that at the end no process waits for the other's last one."""
+    items.sort(key=lambda item: item.get_closest_marker("long") is None)
 
 
 @pytest.fixture(scope="session")
@@ -77,6 +84,23 @@ def make_venv(made_once: MadeOnce, wheel: Path) -> Callable[..., Venv]:
 
         what = repr((requirements, exclude_newer, macos, python, extra, own))
         return Venv(made_once(f"venv-{hashlib.sha256(what.encode()).hexdigest()[:16]}", into) / "venv")
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def before(made_once: MadeOnce) -> Callable[[Consumer, Venv, NativeCode], Outcome]:
+    """Return a function that gives a consumer's run without the shim, made once in a run of the tests."""
+
+    def make(consumer: Consumer, venv: Venv, native: NativeCode) -> Outcome:
+        def into(directory: Path) -> None:
+            outcome = run(consumer, venv, directory / "place", "off", native)
+            (directory / "outcome").write_bytes(pickle.dumps(outcome))
+
+        outcome: Outcome = pickle.loads(
+            (made_once(f"before-{consumer.id}-{native.name}", into) / "outcome").read_bytes()
+        )
+        return outcome
 
     return make
 

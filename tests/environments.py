@@ -15,6 +15,8 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 STAND_IN = ROOT / "src/airflow_setproctitle_shim/stand_in"
+# What takes long to get or to make and is the same in every run. It may be emptied.
+CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "airflow-setproctitle-shim"
 SWITCH = "AIRFLOW_SETPROCTITLE_SHIM"
 STARTUP_FILE = "airflow_setproctitle_shim.pth"
 UV = shutil.which("uv", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))

@@ -63,6 +63,7 @@ def without_its_startup_file(path: Path, wheel: Path, consumer: harness.Consumer
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(
     "consumer",
     [c for c in CONSUMERS if c.name.startswith("Airflow s") and c.version in ("2.10.5", "3.0.2")],
@@ -113,6 +114,7 @@ def scheduler_under_ddtrace(place: harness.Place) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("version", ["3.1.0", "4.16.0"])
 def test_airflows_scheduler_starts_under_ddtrace_run_without_its_startup_file(
     version: str, wheel: Path, tmp_path: Path

@@ -17,6 +17,8 @@ from consumers.declared import CONSUMERS
 from consumers.harness import Consumer, NativeCode, Outcome
 from environments import ROOT, Venv
 
+Before = Callable[[Consumer, Venv, NativeCode], Outcome]
+
 RESULTS = ROOT / "results"
 # How a program can tell in its log that a process died by SIGSEGV.
 TELLING = (
@@ -30,7 +32,10 @@ TELLING = (
 
 
 def ids(consumers: list[Consumer]) -> list[object]:
-    return [pytest.param(consumer, id=consumer.id) for consumer in consumers]
+    return [
+        pytest.param(c, id=c.id, marks=[pytest.mark.long] if c.name.startswith("Airflow") else [])
+        for c in consumers
+    ]
 
 
 @pytest.fixture
@@ -45,20 +50,24 @@ def venv(consumer: Consumer, make_venv: Callable[..., Venv]) -> Venv:
 
 
 @pytest.mark.parametrize("consumer", ids([consumer for consumer in CONSUMERS if not consumer.slow]))
-def test_dies_without_the_shim_and_works_with_it(consumer: Consumer, venv: Venv, tmp_path: Path) -> None:
-    judge(consumer, *runs(consumer, venv, tmp_path, harness.STAND_IN))
+def test_dies_without_the_shim_and_works_with_it(
+    consumer: Consumer, venv: Venv, tmp_path: Path, before: Before
+) -> None:
+    after = harness.run(consumer, venv, tmp_path / "after", "")
+    judge(consumer, before(consumer, venv, harness.STAND_IN), after)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("consumer", ids(CONSUMERS))
 def test_dies_in_setproctitles_macos_code_and_reaches_none_with_the_shim(
-    consumer: Consumer, venv: Venv, tmp_path: Path, macos_code: Callable[..., NativeCode]
+    consumer: Consumer, venv: Venv, tmp_path: Path, macos_code: Callable[..., NativeCode], before: Before
 ) -> None:
     native = macos_code(consumer.python)
-    before, after = runs(consumer, venv, tmp_path, native)
-    harness.record(RESULTS / "consumers.jsonl", consumer, before, after, native)
+    without = before(consumer, venv, native)
+    after = harness.run(consumer, venv, tmp_path / "after", "", native)
+    harness.record(RESULTS / "consumers.jsonl", consumer, without, after, native)
     record_ps(consumer, venv, after, "auto")
-    judge(consumer, before, after)
+    judge(consumer, without, after)
 
 
 @pytest.mark.slow
@@ -73,12 +82,6 @@ def test_ps_shows_titles_in_titles_mode_by_processtitles_macos_code_which_calls_
         assert {line.split(maxsplit=1)[1] for line in after.native} == {"loaded processtitle._processtitle"}
     assert shown(consumer, after) == list(consumer.titles), "\n".join(after.ps)
     record_ps(consumer, venv, after, "titles")
-
-
-def runs(consumer: Consumer, venv: Venv, directory: Path, native: NativeCode) -> tuple[Outcome, Outcome]:
-    """Run the consumer without the shim and with it."""
-    before = harness.run(consumer, venv, directory / "before", "off", native)
-    return before, harness.run(consumer, venv, directory / "after", "", native)
 
 
 def judge(consumer: Consumer, before: Outcome, after: Outcome) -> None:

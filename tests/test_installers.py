@@ -192,7 +192,7 @@ def by_pip_user(source: Source, directory: Path) -> Installed:
 SLOW = pytest.mark.slow
 INSTALLERS = [
     pytest.param(by_uv, id="uv pip"),
-    pytest.param(by_pip("pip"), id="pip, newest"),
+    pytest.param(by_pip("pip"), id="pip, newest", marks=SLOW),
     pytest.param(by_pip("pip==21.0.1"), id="pip 21.0", marks=SLOW),
     pytest.param(by_pip("pip==21.3.1"), id="pip 21.3", marks=SLOW),
     pytest.param(from_sdist, id="uv pip, from the sdist", marks=SLOW),

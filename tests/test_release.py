@@ -33,6 +33,7 @@ def digests(clone: Path, umask: str, modified: int, **variables: str) -> dict[st
     }
 
 
+@pytest.mark.slow
 def test_two_builds_at_other_times_and_places_are_the_same_byte_for_byte(tmp_path: Path) -> None:
     here = digests(tmp_path / "here", "022", 1_000_000_000, TZ="UTC", LC_ALL="C")
     there = digests(tmp_path / "far/from/there", "077", 1_700_000_000, TZ="Asia/Tokyo", LC_ALL="C.UTF-8")

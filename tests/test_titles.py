@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from consumers import harness
-from consumers.declared import CONSUMERS
+from consumers.declared import CONSUMERS, webserver
 from environments import STAND_IN, SWITCH, Venv
 
 TITLES = {SWITCH: "titles", "PYTHONPATH": str(STAND_IN)}
@@ -244,6 +244,7 @@ print(monitor._get_num_ready_workers_running())
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("mode", "environ", "ready"),
     # The monitor looks for "[ready] ", with a blank, in psutil's cmdline()[0]. On Linux psutil splits at blanks
@@ -254,16 +255,18 @@ print(monitor._get_num_ready_workers_running())
 def test_airflow_2s_webserver_monitor_counts_ready_workers_by_their_titles(
     make_venv: Callable[..., Venv], tmp_path: Path, mode: str, environ: dict[str, str], ready: int
 ) -> None:
-    webserver = next(c for c in CONSUMERS if c.name == "Airflow webserver" and c.version == "2.10.5")
-    venv = make_venv(*webserver.requirements, exclude_newer=webserver.exclude_newer, extra="titles")
-    counted: list[int] = []
+    declared = next(c for c in CONSUMERS if c.name == "Airflow webserver")
+    venv = make_venv(*declared.requirements, exclude_newer=declared.exclude_newer, extra="titles")
 
     def work(place: harness.Place) -> None:
-        webserver.work(place)
-        pid = (place.directory / "airflow-webserver.pid").read_text().strip()
-        counted.append(int(venv.evaluate(COUNT, pid, AIRFLOW_HOME=str(place.directory)).splitlines()[-1]))
+        pid = webserver(place).pid
 
-    consumer = dataclasses.replace(webserver, work=work, environ=environ)
+        def counted() -> bool:
+            out = venv.evaluate(COUNT, str(pid), AIRFLOW_HOME=str(place.directory))
+            return int(out.splitlines()[-1]) == ready
+
+        place.until(f"the monitor counts {ready}", counted)
+
+    consumer = dataclasses.replace(declared, work=work, environ=environ)
     outcome = harness.run(consumer, venv, tmp_path / "place", shim=mode)
     assert outcome.done and outcome.deaths == 0, outcome.failure + outcome.log[-2000:].decode()
-    assert counted == [ready]

@@ -2,12 +2,12 @@
 
     pip install -e '.[test]' && uv pip install --group mutation
     python tools/mutate.py                   all mutants: an hour or two
-    python tools/mutate.py --tenth           a random tenth; --seed N repeats one
+    python tools/mutate.py --one-in 10       a random tenth; --seed N repeats one
     python tools/mutate.py --files cli.py    those of some files only
 
 Needs Python 3.11 or later. Prints each mutant that the tests let live.
-Exit status 1: the score is below 95 %, or a survivor is not in survivors.toml with the reason why it may live. A
-tenth is only printed.
+Exit status 1: the score is below 95 %, or a survivor is not in survivors.toml with the reason why it may live. What
+a part comes to is only printed.
 
 mutmut makes the mutants. Its runner keeps all of them in one module, which changes what tracebacks, pickle and
 inspect see, so each is written to a copy of the project here. One run of the fast tests, under coverage, tells
@@ -280,12 +280,15 @@ def options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--tenth", action="store_true", help="take a random tenth of the mutants")
-    parser.add_argument("--seed", type=int, default=random.randrange(10**6), help="which tenth")
+    parser.add_argument("--one-in", type=int, metavar="N", help="take a random part of the mutants, one in N")
+    parser.add_argument("--seed", type=int, default=random.randrange(10**6), help="which part")
     parser.add_argument("--files", nargs="+", metavar="FILE", help="mutate only these, like diagnosis/cli.py")
     parser.add_argument("--fresh", action="store_true", help="forget which mutants were killed before")
     parser.add_argument("--at-once", type=int, default=2, metavar="N", help="processes (default: 2)")
-    return parser.parse_args()
+    chosen = parser.parse_args()
+    if chosen.one_in is not None and chosen.one_in < 1:
+        parser.error(f"--one-in takes a number from 1, not {chosen.one_in}")
+    return chosen
 
 
 def main() -> int:
@@ -297,9 +300,9 @@ def main() -> int:
     if unknown:
         sys.exit(f"not a file of the package: {', '.join(sorted(unknown))}; there are {', '.join(names)}")
     everyone = [mutant for name in chosen.files or names for mutant in mutants(name)]
-    if chosen.tenth:
-        print(f"a tenth, by --seed {chosen.seed}")
-        everyone = random.Random(chosen.seed).sample(everyone, -(-len(everyone) // 10))
+    if chosen.one_in:
+        print(f"one in {chosen.one_in}, by --seed {chosen.seed}")
+        everyone = random.Random(chosen.seed).sample(everyone, -(-len(everyone) // chosen.one_in))
     KILLED.parent.mkdir(exist_ok=True)
     if chosen.fresh:
         KILLED.unlink(missing_ok=True)
@@ -311,12 +314,12 @@ def main() -> int:
     for file, change in sorted(seen):
         print(f"{file}: {reasons.get((file, change), 'NOT LISTED in survivors.toml')}\n{change}\n")
     gone = reasons.keys() & {(mutant.file, mutant.change) for mutant in everyone} - seen
-    gone |= set() if chosen.tenth or chosen.files else reasons.keys() - seen
+    gone |= set() if chosen.one_in or chosen.files else reasons.keys() - seen
     for file, change in sorted(gone):
         print(f"{file}: listed, but does not survive\n{change}\n")
     score = 100 * (1 - len(alive) / len(everyone))
     print(f"{len(everyone)} mutants, {len(alive)} survived: score {score:.1f} %, wanted {WANTED} %")
-    if chosen.tenth:
+    if chosen.one_in:
         return 0  # A sample swings by chance: it shows where to look.
     return 0 if score >= WANTED and seen <= reasons.keys() and not gone else 1
 

@@ -15,6 +15,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -140,6 +141,7 @@ class Place:
         self.native_log.touch(0o666)
         self.environ = {**environ, "NATIVE_CODE_LOG": str(self.native_log)}
         self.servers = contextlib.ExitStack()
+        self._conditions = self.servers.enter_context(ThreadPoolExecutor(8))
         self.processes: list[subprocess.Popen[bytes]] = []
         self._give_up_after = give_up_after
 
@@ -181,11 +183,18 @@ class Place:
         """Wait for a condition. Raises Crashing once enough processes have died, NotInTime at the deadline."""
 
         def holds() -> object:
-            if self.deaths() >= self._give_up_after:
-                raise Crashing(f"{self.deaths()} processes died before: {what}")
-            return condition()
+            # A condition may wait long for a server whose processes die one after the other.
+            answer = self._conditions.submit(condition)
+            while not wait([answer], 0.1).done:
+                self._check_deaths(what)
+            self._check_deaths(what)
+            return answer.result()
 
         wait_for(what, holds, seconds)
+
+    def _check_deaths(self, what: str) -> None:
+        if (deaths := self.deaths()) >= self._give_up_after:
+            raise Crashing(f"{deaths} processes died before: {what}")
 
     def native(self) -> list[str]:
         """The lines that the native code has written so far."""

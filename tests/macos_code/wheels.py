@@ -5,16 +5,15 @@ They are unpacked once, into the user's cache directory, and stay there: remove 
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import tempfile
 from pathlib import Path
 
-from environments import uv
+from environments import CACHE, uv
 
 PLATFORMS = {"arm64": "aarch64-apple-darwin", "x86_64": "x86_64-apple-darwin"}
-CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "airflow-setproctitle-shim/macos"
+PLACE = CACHE / "macos"
 
 
 class Unreachable(Exception):
@@ -30,10 +29,10 @@ def fetch(requirement: str, python: str, machine: str) -> Path:
 
     Raises NoWheel and Unreachable.
     """
-    place = CACHE / f"{requirement}-cp{python.replace('.', '')}-{machine}"
+    place = PLACE / f"{requirement}-cp{python.replace('.', '')}-{machine}"
     if not place.exists():
-        CACHE.mkdir(parents=True, exist_ok=True)
-        fresh = Path(tempfile.mkdtemp(dir=CACHE, prefix="fresh-"))
+        PLACE.mkdir(parents=True, exist_ok=True)
+        fresh = Path(tempfile.mkdtemp(dir=PLACE, prefix="fresh-"))
         options = ["--no-deps", "--only-binary", ":all:", "--python-version", python]
         options += ["--python-platform", PLATFORMS[machine], "--target", str(fresh / "wheel")]
         try:
