@@ -2,7 +2,7 @@
 
     pip install -e '.[test]' && uv pip install --group mutation
     python tools/mutate.py                   all mutants: an hour or two
-    python tools/mutate.py --one-in 10       a random tenth; --seed N repeats one
+    python tools/mutate.py --tenth           a random tenth; --one-in N: another part; --seed N repeats one
     python tools/mutate.py --files cli.py    those of some files only
 
 Needs Python 3.11 or later. Prints each mutant that the tests let live.
@@ -281,6 +281,9 @@ def options() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--one-in", type=int, metavar="N", help="take a random part of the mutants, one in N")
+    parser.add_argument(
+        "--tenth", dest="one_in", action="store_const", const=10, help="the same as --one-in 10"
+    )
     parser.add_argument("--seed", type=int, default=random.randrange(10**6), help="which part")
     parser.add_argument("--files", nargs="+", metavar="FILE", help="mutate only these, like diagnosis/cli.py")
     parser.add_argument("--fresh", action="store_true", help="forget which mutants were killed before")
