@@ -61,6 +61,10 @@ def test_the_finder_is_first_and_answers_for_setproctitle_only() -> None:
         assert finder.find_spec(name, None) is None
 
 
+def test_a_second_copy_of_the_package_finds_the_finder() -> None:
+    assert vars(sys)["_airflow_setproctitle_shim"] is shim.finder
+
+
 def test_the_spec_says_where_the_module_comes_from() -> None:
     shim.activate()
     spec = importlib.util.find_spec("setproctitle")
@@ -122,6 +126,9 @@ def test_py_setproctitles_own_layer_over_the_replacement_leaves_with_it() -> Non
     layer = sys.modules["setproctitle"] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(layer)
     assert layer.__file__ != shim.REPLACEMENT and layer._setproctitle.__file__ == shim.REPLACEMENT
+    safe = layer.setproctitle
+    shim.activate()
+    assert layer.setproctitle is safe  # There is nothing native in it.
     shim.deactivate()
     assert not set(shim.SERVED) & set(sys.modules)
 

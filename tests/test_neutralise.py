@@ -116,6 +116,16 @@ def test_a_reloaded_module_that_was_imported_from_neutralised_native_code_is_giv
     assert all(is_native(vars(late)[name]) for name in NAMES)
 
 
+def test_the_replacement_beside_a_native_module_is_left_alone(native: types.ModuleType) -> None:
+    del sys.modules["setproctitle"], sys.modules["setproctitle._setproctitle"]
+    shim.activate()
+    ours = importlib.import_module("setproctitle._setproctitle")
+    before = identities(ours)
+    sys.modules["setproctitle"] = native
+    shim.activate()
+    assert not is_native(native.setproctitle) and identities(ours) == before
+
+
 def test_a_name_rebound_by_somebody_else_meanwhile_is_left_alone(
     native: types.ModuleType, elsewhere: types.ModuleType
 ) -> None:
