@@ -103,27 +103,32 @@ def test_names_imported_while_active_are_native_again_afterwards(native: types.M
         del sys.modules["late"]
 
 
-def test_a_reloaded_module_that_was_imported_from_neutralised_native_code_is_given_back(
-    native: types.ModuleType,
+@pytest.mark.parametrize("reloaded", [False, True])
+def test_a_module_that_was_imported_from_neutralised_native_code_is_given_back(
+    native: types.ModuleType, reloaded: bool
 ) -> None:
     del sys.modules["setproctitle"]
     shim.activate()
     sys.meta_path.remove(shim.finder)  # type: ignore[arg-type]  # as by somebody who restores a saved copy
     late = importlib.import_module("setproctitle")
     shim.activate()
-    importlib.reload(late)
+    if reloaded:
+        importlib.reload(late)
     shim.deactivate()
     assert all(is_native(vars(late)[name]) for name in NAMES)
 
 
-def test_the_replacement_beside_a_native_module_is_left_alone(native: types.ModuleType) -> None:
-    del sys.modules["setproctitle"], sys.modules["setproctitle._setproctitle"]
+@pytest.mark.parametrize(("theirs", "our"), [shim.SERVED, shim.SERVED[::-1]])
+def test_the_replacement_beside_a_native_module_is_left_alone(
+    native: types.ModuleType, theirs: str, our: str
+) -> None:
+    natives = {name: sys.modules.pop(name) for name in shim.SERVED}
     shim.activate()
-    ours = importlib.import_module("setproctitle._setproctitle")
+    ours = importlib.import_module(our)
     before = identities(ours)
-    sys.modules["setproctitle"] = native
+    sys.modules[theirs] = natives[theirs]
     shim.activate()
-    assert not is_native(native.setproctitle) and identities(ours) == before
+    assert not is_native(natives[theirs].setproctitle) and identities(ours) == before
 
 
 def test_a_name_rebound_by_somebody_else_meanwhile_is_left_alone(

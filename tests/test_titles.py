@@ -211,10 +211,13 @@ def test_processtitle_is_prepared_once_and_to_be_safe_after_fork(
 
 
 BROKEN = {
-    "missing": None,
-    "too old": "def prepare(): pass\nset_to = None\n",
-    "failing": "def prepare(**_): raise OSError('no argv here')\n",
-    "failing later": "def prepare(**_): pass\ndef set_to(title): raise OSError('no room')\n",
+    "missing": (None, "ModuleNotFoundError: No module named 'processtitle'"),
+    "too old": ("def prepare(): pass\nset_to = None\n", "TypeError: prepare() got an unexpected keyword"),
+    "failing": ("def prepare(**_): raise OSError('no argv here')\n", "OSError: no argv here"),
+    "failing later": (
+        "def prepare(**_): pass\ndef set_to(title): raise OSError('no room')\n",
+        "OSError: no room",
+    ),
 }
 
 
@@ -223,13 +226,14 @@ BROKEN = {
 def test_a_broken_processtitle_is_warned_about_once_and_harms_nobody(
     make_venv: Callable[..., Venv], tmp_path: Path, how: str, flags: tuple[str, ...]
 ) -> None:
-    source = BROKEN[how]
+    source, why = BROKEN[how]
     if source is not None:
         (tmp_path / "processtitle.py").write_text(source)
     code = "import setproctitle as s; [s.setproctitle(t) for t in 'abc']; print(s.getproctitle())"
     done = make_venv().run(*flags, "-c", code, **{SWITCH: "titles", "PYTHONPATH": str(tmp_path)})
     assert done.stdout == "c\n"
-    assert done.stderr.count("AIRFLOW_SETPROCTITLE_SHIM=titles shows no titles") == 1
+    assert done.stderr.count("AIRFLOW_SETPROCTITLE_SHIM=titles shows no titles: ") == 1
+    assert why in done.stderr
     assert "pip install 'airflow-setproctitle-shim[titles]'" in done.stderr
 
 

@@ -80,7 +80,7 @@ ELSEWHERE = {
     "as_site_customize.py": ["test_sitecustomize.py"],
     "lineage.py": ["test_lineage.py"],
     "replacement.py": ["test_startup.py", "test_import_system.py"],
-    "neutralise.py": ["test_import_system.py", "test_small_print.py"],
+    "neutralise.py": ["test_neutralise.py", "test_import_system.py", "test_small_print.py"],
     "titles.py": ["test_titles.py"],
     "diagnosis/cli.py": ["test_command_line.py"],
     "diagnosis/probe.py": ["test_probe.py"],
