@@ -9,6 +9,7 @@ import pytest
 from environments import SWITCH
 
 import airflow_setproctitle_shim as shim
+from airflow_setproctitle_shim.stderr import say
 
 
 @pytest.fixture(autouse=True)
@@ -81,3 +82,8 @@ def test_anything_else_is_on_without_a_stderr_too(monkeypatch: pytest.MonkeyPatc
 
 def test_the_public_names_are_these() -> None:
     assert shim.__all__ == ["activate", "deactivate", "is_active", "startup"]
+
+
+def test_what_cannot_be_encoded_is_said_all_the_same(capfd: pytest.CaptureFixture[str]) -> None:
+    say("\udcff.py")
+    assert capfd.readouterr().err == "airflow-setproctitle-shim: \\udcff.py\n"

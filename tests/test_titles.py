@@ -210,6 +210,40 @@ def test_processtitle_is_prepared_once_and_to_be_safe_after_fork(
     assert out.splitlines() == ["{'fork_safe_only': True}", "a", "b"]
 
 
+WAITS = """
+import os, threading
+seen, inside, begun, forked = [], threading.Event(), threading.Event(), threading.Event()
+# What is registered first runs last before a fork.
+os.register_at_fork(before=lambda: (seen.append("fork"), forked.set()))
+import setproctitle
+os.register_at_fork(before=begun.set)
+import processtitle
+
+def show(title):
+    inside.set()
+    begun.wait()
+    forked.wait(0.2)  # It must not come.
+    seen.append("shown")
+
+processtitle.show = show
+thread = threading.Thread(target=setproctitle.setproctitle, args=("a title",))
+thread.start()
+inside.wait()
+if not os.fork():
+    os._exit(0)
+thread.join()
+os.wait()
+print(seen)
+"""
+
+
+def test_a_fork_waits_for_a_title_that_is_being_shown(make_venv: Callable[..., Venv], tmp_path: Path) -> None:
+    (tmp_path / "processtitle.py").write_text("def prepare(**_): pass\ndef set_to(title): show(title)\n")
+    assert (
+        make_venv().evaluate(WAITS, **{SWITCH: "titles", "PYTHONPATH": str(tmp_path)}) == "['shown', 'fork']"
+    )
+
+
 BROKEN = {
     "missing": (None, "ModuleNotFoundError: No module named 'processtitle'"),
     "too old": ("def prepare(): pass\nset_to = None\n", "TypeError: prepare() got an unexpected keyword"),
@@ -234,6 +268,8 @@ def test_a_broken_processtitle_is_warned_about_once_and_harms_nobody(
     assert done.stdout == "c\n"
     assert done.stderr.count("AIRFLOW_SETPROCTITLE_SHIM=titles shows no titles: ") == 1
     assert why in done.stderr
+    if not flags:
+        assert done.stderr.startswith("<string>:1: RuntimeWarning: ")  # the user's own line
     assert "pip install 'airflow-setproctitle-shim[titles]'" in done.stderr
 
 

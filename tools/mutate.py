@@ -81,6 +81,7 @@ ELSEWHERE = {
     "lineage.py": ["test_lineage.py"],
     "replacement.py": ["test_startup.py", "test_import_system.py"],
     "neutralise.py": ["test_neutralise.py", "test_import_system.py", "test_small_print.py"],
+    "packaged.py": ["test_packaged.py"],
     "titles.py": ["test_titles.py"],
     "diagnosis/cli.py": ["test_command_line.py"],
     "diagnosis/probe.py": ["test_probe.py"],

@@ -21,7 +21,7 @@ def prepare() -> None:
             try:
                 finder.set_to = _prepared()
             except Exception as error:  # noqa: BLE001  # a title is never worth an exception in a worker
-                _give_up(error)
+                _give_up(error, 4)
 
 
 def show(title: str) -> None:
@@ -34,7 +34,7 @@ def show(title: str) -> None:
             try:
                 cast("Callable[[str], object]", finder.set_to)(title)
             except Exception as error:  # noqa: BLE001  # as above
-                _give_up(error)
+                _give_up(error, 5)
             finally:
                 finder.showing = False
 
@@ -64,14 +64,14 @@ def _stop() -> None:
         finder.set_to = bool  # takes every title and does nothing
 
 
-def _give_up(error: Exception) -> None:
-    """Show no more titles, and say why."""
+def _give_up(error: Exception, stacklevel: int) -> None:
+    """Show no more titles, and say why, in the line that imports setproctitle or sets a title."""
     _stop()
     if sys.is_finalizing():
         return
     text = f"AIRFLOW_SETPROCTITLE_SHIM=titles shows no titles: {type(error).__name__}: {error}. "
     text += "Mend it with: pip install 'airflow-setproctitle-shim[titles]'"
     try:
-        warnings.warn(text, RuntimeWarning, stacklevel=4)
+        warnings.warn(text, RuntimeWarning, stacklevel)
     except RuntimeWarning:  # python -W error
         say(text)
