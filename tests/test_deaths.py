@@ -244,6 +244,47 @@ def rows(finding: Finding) -> list[Any]:
     return by
 
 
+GUNICORN = "[2025-10-05 {} +0000] [1] [{}] {}\n"
+DIES = 'Fatal Python error: Segmentation fault\n\nCurrent thread 0x1 (most recent call first):\n  File "/a.py", line 1 in f\n'
+BOOTS = GUNICORN.format("11:00:00", "INFO", "Booting worker with pid: 7")
+KILLED = GUNICORN.format("13:00:00", "ERROR", "Worker (pid:7) was sent SIGSEGV!")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (BOOTS + DIES + KILLED, (0, 1, 0)),
+        (DIES + KILLED, (0, 1, 0)),
+        (BOOTS + DIES * 2 + KILLED + KILLED.replace(":7", ":8"), (0, 2, 0)),
+        (BOOTS + (DIES + KILLED) + (DIES + KILLED.replace("13:", "15:").replace(":7", ":9")), (0, 2, 0)),
+        (BOOTS + DIES + KILLED.replace("13:", "11:"), (1, 0, 0)),
+        (BOOTS + DIES + GUNICORN.format("11:00:01", "INFO", "Handling signal: winch") + KILLED, (1, 1, 0)),
+        (
+            BOOTS
+            + "!!! uWSGI process 7 got Segmentation Fault !!!\n"
+            + KILLED.replace("was sent SIGSEGV", "died, killed by signal 11"),
+            (0, 1, 0),
+        ),
+        (BOOTS + DIES, (1, 0, 0)),
+    ],
+    ids=[
+        "then",
+        "no time before",
+        "two",
+        "one after the other",
+        "both before",
+        "told of late",
+        "uWSGI",
+        "never confirmed",
+    ],
+)
+def test_the_parents_line_tells_when_a_process_died_whose_own_lines_have_no_time(
+    tmp_path: Path, text: str, expected: tuple[int, int, int]
+) -> None:
+    noon = datetime.datetime(2025, 10, 5, 12, tzinfo=datetime.timezone.utc).timestamp()
+    assert counts(told(tmp_path / "a.log", text, installed_at=noon)) == expected
+
+
 # --- findings ----------------------------------------------------------------------------------
 
 
