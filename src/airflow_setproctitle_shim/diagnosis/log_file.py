@@ -66,7 +66,7 @@ class Story:
 
     Lines tell of one death if they name the same process or job. Of those that name none, the first of
     one wording and the first of another wording of the same family tell of the first death, and so on;
-    a dump goes with any family. What is more than a minute later is another story (`BURST`), but the time of
+    a dump, or a report in general words, goes with any family. What is more than a minute later is another story (`BURST`), but the time of
     a line before a death says only that it was later: the next line with a time tells when, if it tells of it.
     """
 
@@ -94,8 +94,8 @@ class Story:
         if lines <= self.families[family]:
             return False
         self.families[family] = lines
-        known, dumps = self.deaths, self.families[signs.DUMP]
-        self.deaths = max(dumps, sum(self.families.values()) - dumps)
+        known, reports = self.deaths, [self.families[family] for family in signs.REPORTS]
+        self.deaths = max(*reports, sum(self.families.values()) - sum(reports))
         return self.deaths > known
 
 

@@ -50,6 +50,7 @@ class Told(NamedTuple):
 
 
 DUMP, GENERAL, REFUSED, OBJC = "dump", "general", "refused", "objc"
+REPORTS = DUMP, GENERAL
 DIGITS = b"0123456789"
 NEAR = 150  # bytes before and after a sentence
 _PARTS: dict[str, str] = {}
@@ -62,7 +63,9 @@ for _family, *_regexes in _table("sentences.txt", 3):
     else:
         _words, _pattern = (re.compile(regex.encode()) for regex in _regexes)
         _SENTENCES.append((len(_SENTENCES), _family, _words, _pattern))
-_PID, _BEFORE, _AFTER = (re.compile(_PARTS[name].encode()) for name in ("{PID}", "{BEFORE}", "{AFTER}"))
+_PID, _RETOLD, _BEFORE, _AFTER = (
+    re.compile(_PARTS[name].encode()) for name in ("{PID}", "{RETOLD}", "{BEFORE}", "{AFTER}")
+)
 _NEEDLES = [re.compile(needle.encode() + b".*") for needle in _PARTS["{NEEDLES}"].split("  ")]
 
 
@@ -80,7 +83,10 @@ def told(line: bytes) -> list[Told]:
     )  # Long ones would fill the cache.
     for number, family, pattern in candidates(shape):
         if found := [*pattern.finditer(line)]:
-            return [Told(number, family, *_names(one)) for one in found if family != GENERAL or _is_news(one)]
+            if family == GENERAL:  # Its words may be told twice in a line.
+                found = [*filter(_is_news, found)][:1]
+            number += len(_SENTENCES) * bool(_RETOLD.match(line))
+            return [Told(number, family, *_names(one)) for one in found]
     return []
 
 
