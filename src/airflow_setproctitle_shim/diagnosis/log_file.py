@@ -176,7 +176,7 @@ def _tells(line: bytes) -> tuple[times.Moment | None, bytes, list[signs.Told]]:
         text = ANSI.sub(b"", text)
     if not (told := signs.told(text)):
         return None, b"", told
-    return times.moment(times.DATED.match(line)), its[1] if its else b"", told
+    return times.moment(times.DATED.match(line)) or times.own(text), its[1] if its else b"", told
 
 
 def _last_time(block: bytes, begin: int, end: int) -> times.Moment | None:
