@@ -393,6 +393,17 @@ def test_a_dump_is_attributed_by_its_first_frames_and_answered_accordingly(
     assert "pip install" not in finding.remedy
 
 
+def test_a_dump_that_does_not_tell_which_of_its_threads_died_is_unknown(tmp_path: Path) -> None:
+    text = DUMP.format(time="[2025-10-05 16:49:14 +0200]", file="/py/socket.py", function="getaddrinfo")
+    one = text.replace("Current thread", "Thread")
+    many = one.replace(
+        "scheduler  | Ext", "scheduler  | Thread 0x1 (most recent call first):\nscheduler  | Ext"
+    )
+    for log, cause in (one, "DNS/Network/Security"), (many, "unknown"):
+        [finding] = deaths.crashes(told(tmp_path / "a.log", log), "").findings
+        assert rows(finding)[0]["cause"] == cause
+
+
 # --- what was read -----------------------------------------------------------------------------
 
 

@@ -191,15 +191,16 @@ def _last_time(block: bytes, begin: int, end: int) -> times.Moment | None:
 def _frames(text: bytes, prefix: bytes) -> list[str]:
     """Return the innermost frames ("file function") of the dump that the text begins with."""
     frames: list[str] = []
-    current = False
+    current, threads = False, 0
     for number, line in enumerate(io.BytesIO(text)):
         its = PREFIX.match(line)
         if (its[1] if its else b"") != prefix or not number:
             continue
+        threads += NEXT_THREAD in line
         if b"Current thread 0x" in line:
             current, frames = True, []
         elif DUMP_ENDS.search(line) or current and (frames[FRAMES:] or frames and NEXT_THREAD in line):
             break
         elif frame := FRAME.search(line):
             frames.append(b" ".join(frame.groups()).decode(errors="replace"))
-    return frames[:FRAMES]
+    return frames[:FRAMES] if current or threads < 2 else []  # Which thread died is not told.
