@@ -123,16 +123,16 @@ def read(path: Path, program: str, logs: Logs) -> int:
             guesses = story.guesses if last == story.last else []
             if not guesses and when != story.last and times.apart(when, story.last) > BURST:
                 story = stories[who] = Story()
-            guessed = times.side(story.last, logs.installed_at, head)
-            story.last, side = when, times.side(when, logs.installed_at, head)
+            before, story.last = story.last, when
+            side = times.side(when, logs.installed_at, head)
             if story.is_new(told):
                 tally = logs.refused[name] if refused else logs.deaths[name, cause]
                 tally.first = tally.first or f"{path}:{number}"
                 tally[side] += 1
                 guesses = [*guesses, tally]
-            elif when is not last and guessed != "since":
+            elif guesses and when is not last and before.earliest < logs.installed_at:
                 for guess in guesses:
-                    guess[guessed] -= 1
+                    guess[times.side(before, logs.installed_at, head)] -= 1
                     guess[side] += 1
             story.guesses = guesses if when is last else []
         return file.tell()

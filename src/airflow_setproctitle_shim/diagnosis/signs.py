@@ -65,7 +65,7 @@ for _family, *_regexes in _table("sentences.txt", 3):
         _words, _pattern = (re.compile(regex.encode()) for regex in _regexes)
         _SENTENCES.append((len(_SENTENCES), _family, _words, _pattern))
 _PID, _RETOLD, _LEVEL, _SOURCE, _BEFORE, _AFTER, _DENIED = (
-    re.compile(_PARTS["{%s}" % name].encode())
+    re.compile(_PARTS[f"{{{name}}}"].encode())
     for name in ("PID", "RETOLD", "LEVEL", "SOURCE", "BEFORE", "AFTER", "DENIED")
 )
 _NEEDLES = [re.compile(needle.encode() + b".*") for needle in _PARTS["{NEEDLES}"].split("  ")]
@@ -104,7 +104,7 @@ def _is_news(found: re.Match[bytes], family: str) -> bool:
     text, start, end = found.string, found.start(), found.end()
     before = text[max(0, start - NEAR) : start]
     # Lines of a kind differ in digits, and "0 workers died" is the only rule with one.
-    if _is_rule(before if b"0 " in before else before.translate(ONES), family == GENERAL):
+    if _is_rule(before if b" 0 " in b" " + before else before.translate(ONES), family == GENERAL):
         return False
     return family != GENERAL or not (
         _DENIED.match(text, end) or _AFTER.match(text, end) and not _LEVEL.match(text)
