@@ -94,8 +94,8 @@ class Story:
         if lines <= self.families[family]:
             return False
         self.families[family] = lines
-        known, reports = self.deaths, [self.families[family] for family in signs.REPORTS]
-        self.deaths = max(*reports, sum(self.families.values()) - sum(reports))
+        known, dumps, words = self.deaths, self.families[signs.DUMP], self.families[signs.GENERAL]
+        self.deaths = max(dumps, words, sum(self.families.values()) - dumps - words)
         return self.deaths > known
 
 

@@ -50,7 +50,6 @@ class Told(NamedTuple):
 
 
 DUMP, GENERAL, REFUSED, OBJC = "dump", "general", "refused", "objc"
-REPORTS = DUMP, GENERAL
 DIGITS = b"0123456789"
 ONES = bytes.maketrans(DIGITS, b"1" * 10)
 NEAR = 150  # bytes before and after a sentence
@@ -85,11 +84,9 @@ def told(line: bytes) -> list[Told]:
     )  # Long ones would fill the cache.
     for number, family, pattern in candidates(shape):
         if found := [*pattern.finditer(line)]:
-            found = [one for one in found if _is_news(one, family)]
-            if family == GENERAL:  # Its words may be told twice in a line.
-                del found[1:]
             number += len(_SENTENCES) * bool(_RETOLD.match(line))
-            return [Told(number, family, *_names(one)) for one in found]
+            its = [Told(number, family, *_names(one)) for one in found if _is_news(one, family)]
+            return its[:1] if family == GENERAL else its  # General words may be told twice in a line.
     return []
 
 
@@ -104,7 +101,9 @@ def _is_news(found: re.Match[bytes], family: str) -> bool:
     text, start, end = found.string, found.start(), found.end()
     before = text[max(0, start - NEAR) : start]
     # Lines of a kind differ in digits, and "0 workers died" is the only rule with one.
-    if _is_rule(before if b" 0 " in b" " + before else before.translate(ONES), family == GENERAL):
+    if _is_rule(
+        before if b" 0 " in before or before[:2] == b"0 " else before.translate(ONES), family == GENERAL
+    ):
         return False
     return family != GENERAL or not (
         _DENIED.match(text, end) or _AFTER.match(text, end) and not _LEVEL.match(text)
