@@ -52,6 +52,7 @@ class Told(NamedTuple):
 DUMP, GENERAL, REFUSED, OBJC = "dump", "general", "refused", "objc"
 DIGITS = b"0123456789"
 ONES = bytes.maketrans(DIGITS, b"1" * 10)
+LOGGED = b"[{" + DIGITS  # what a time begins with, which no source text and no exception has before it
 NEAR = 150  # bytes before and after a sentence
 _PARTS: dict[str, str] = {}
 _SENTENCES: list[tuple[int, str, re.Pattern[bytes], re.Pattern[bytes]]] = []  # number, family, words, pattern
@@ -84,8 +85,10 @@ def told(line: bytes) -> list[Told]:
     )  # Long ones would fill the cache.
     for number, family, pattern in candidates(shape):
         if found := [*pattern.finditer(line)]:
-            number += len(_SENTENCES) * bool(_RETOLD.match(line))
-            its = [Told(number, family, *_names(one)) for one in found if _is_news(one, family)]
+            if (family == GENERAL) or line[:1] not in LOGGED:
+                number += len(_SENTENCES) * bool(_RETOLD.match(line))
+                found = [one for one in found if _is_news(one, family)]
+            its = [Told(number, family, *_names(one)) for one in found]
             return its[:1] if family == GENERAL else its  # General words may be told twice in a line.
     return []
 
