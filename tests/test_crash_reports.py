@@ -87,6 +87,7 @@ FRAMES = {
     "DNS/Network/Security": [
         "libobjc.A.dylib performForkChildInitialize\nlibsystem_info.dylib getaddrinfo\nlibpq.5.dylib PQconnectPoll",
         "libsystem_trace.dylib os_log_type_enabled\nSecurity SecTrustEvaluateIfNecessary\nlibssl.3.dylib SSL_connect",
+        "NetworkExtension -[NEFlowDirector dealloc]\nlibsystem_c.dylib fork",
         "Network nw_path_create_evaluator\ncygrpc.cpython-311-darwin.so grpc_init",
     ],
     "libpq's GSS": [
@@ -115,6 +116,15 @@ def test_the_crashed_threads_frames_tell_the_cause(tmp_path: Path, cause: str, f
     assert "install" not in finding.remedy.replace("since before the installation", "")
     assert cause in finding.evidence
     assert ("native setproctitle can be behind it" in finding.evidence) is (cause != "setproctitle")
+
+
+@pytest.mark.parametrize(("asi", "cause"), [({}, "unknown"), (FORKED, "setproctitle")])
+def test_launch_services_tell_of_setproctitle_only_in_a_forked_child(
+    tmp_path: Path, asi: object, cause: str
+) -> None:
+    frames = "libxpc.dylib xpc_connection_send_message\nLaunchServices _LSSetApplicationInformationItem\nAppKit init"
+    [finding] = judge(ips(tmp_path / "a.ips", frames, asi)).findings
+    assert finding.data["cause"] == cause
 
 
 def test_objective_cs_note_tells_its_cause(tmp_path: Path) -> None:
@@ -202,6 +212,42 @@ def test_a_crash_file_that_is_named_is_said_not_to_be_read(tmp_path: Path) -> No
         f"read 0 crash reports in {path}; 1 not read: a .crash report has another format"
     )
     assert [(read.path, bool(read.skipped)) for read in answer.read] == [(path, True)]
+
+
+def test_where_there_are_only_crash_files_that_is_a_note(tmp_path: Path) -> None:
+    (tmp_path / "Python_2019-01-01.crash").write_text("Process: Python [1]")
+    [finding] = judge(tmp_path).findings
+    assert (finding.severity, finding.evidence) == (
+        "note",
+        "1 not read: a .crash report has another format",
+    )
+    assert finding.remedy == "open it in Console"
+    assert finding.details == (str(tmp_path / "Python_2019-01-01.crash"),)
+
+
+def test_one_report_is_not_counted_as_many(tmp_path: Path) -> None:
+    shutil.copy(DATA / "python3.12-kalite2844.ips", tmp_path)
+    assert judge(tmp_path).looked_at == f"read 1 crash report in {tmp_path}"
+
+
+@pytest.mark.parametrize("inside", ["", "Retired"])
+def test_a_directory_that_may_not_be_read_is_named_with_the_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, inside: str
+) -> None:
+    (tmp_path / "Retired").mkdir()
+    listed = Path.iterdir
+
+    def refuse(path: Path) -> Any:
+        if path == tmp_path / inside:  # Tests may run as root, whom no permission stops.
+            raise PermissionError(13, "Permission denied", str(path))
+        return listed(path)
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    answer = judge(tmp_path)
+    assert [(read.path, read.skipped) for read in answer.read] == [(tmp_path / inside, "Permission denied")]
+    assert answer.looked_at.endswith("1 not read: Permission denied")
+    [finding] = answer.findings
+    assert finding.details == (str(tmp_path / inside),) and "Permission denied" in finding.evidence
 
 
 @pytest.mark.parametrize("exists", [True, False])
@@ -292,4 +338,5 @@ def test_no_bytes_raise(tmp_path_factory: pytest.TempPathFactory, content: bytes
 def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "python.ips")
     answer = judge(tmp_path)
-    assert [bool(read.skipped) for read in answer.read] == [True] and answer.findings == []
+    assert [bool(read.skipped) for read in answer.read] == [True]
+    assert [finding.severity for finding in answer.findings] == ["note"]

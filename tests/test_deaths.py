@@ -123,6 +123,13 @@ def test_this_machines_zone_is_not_taken_for_that_of_a_log(tmp_path: Path, zone:
         "web-1  | 2025-10-05T14:49:14.123456789Z Segmentation fault (core dumped)",
         "\x1b[36mscheduler  \x1b[0m | \x1b[2m2025-10-05T10:49:14-04:00\x1b[0m Segmentation fault (core dumped)",
         "INFO:     2025-10-05 20:19:14 +0530 child died with SIGSEGV",
+        "mac.local gunicorn 2025-10-05T14:49:14Z Worker (pid:7) was sent SIGSEGV!",
+        "[worker-1] 2025-10-05t14:49:14z Worker (pid:7) was sent SIGSEGV!",
+        "[pod/a/b] 2025-10-05 16:49:14 +0200 Worker (pid:7) was sent SIGSEGV!",
+        "[05/Oct/2025:14:49:14 +0000] Worker (pid:7) was sent SIGSEGV!",
+        '{"ts": 1759675754.123, "level": "error", "msg": "Worker (pid:7) was sent SIGSEGV!"}',
+        '{"level": 50, "time": 1759675754123, "msg": "worker exited with code 139"}',
+        '{"datetime": "2025-10-05T14:49:14Z", "msg": "Worker (pid:7) was sent SIGSEGV!"}',
     ],
 )
 def test_a_time_with_a_zone_is_exact(tmp_path: Path, line: str) -> None:
@@ -137,6 +144,9 @@ def test_a_time_with_a_zone_is_exact(tmp_path: Path, line: str) -> None:
         "[2025-10-05 14:49:14,573: ERROR/MainProcess] Process 'W-3' pid:27 exited with 'signal 11 (SIGSEGV)'",
         "2025/10/05 14:49:14 worker stopped: signal: segmentation fault (core dumped)",
         "2025-10-05 14:49:14 Zone-3 worker died with SIGSEGV",
+        "myapp.worker 2025-10-05 14:49:14,123 ERROR worker died with SIGSEGV",
+        "ERROR:myapp:2025-10-05 14:49:14,123 worker died with SIGSEGV",
+        "[Sun Oct 05 14:49:14.130 2025] [core:notice] AH00052: child pid 47 exit signal Segmentation fault (11)",
     ],
 )
 def test_a_time_without_a_zone_is_read_in_every_format(tmp_path: Path, line: str) -> None:
@@ -206,6 +216,24 @@ def test_a_death_without_a_time_is_undated_whatever_the_files_time(tmp_path: Pat
         assert counts(read(tmp_path / "a.log")) == (0, 0, 1)
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "2025-10-06T10:00Z worker died with SIGSEGV",
+        "20251006T100000Z worker died with SIGSEGV",
+        "10/06/2025 01:00:00 PM worker died with SIGSEGV",
+        "06.10.2025 10:00:00 worker died with SIGSEGV",
+        "E1006 13:00:00.123000 140 api.py:869] failed (exitcode: -11) local_rank: 0 (pid: 47) of binary: python3",
+        "13:00:00 Moving job to FailedJobRegistry (Work-horse terminated unexpectedly; waitpid returned 11)",
+    ],
+)
+def test_a_line_whose_time_cannot_be_read_has_not_that_of_a_line_before_it(tmp_path: Path, line: str) -> None:
+    text = f"2025-10-04T10:00:00Z starting\n{line}\n"
+    assert counts(told(tmp_path / "a.log", text)) == (0, 0, 1)
+    text = "2025-10-04T10:00:00Z starting\nstarted at 2025-10-06T10:00:00Z, died with SIGSEGV\n"
+    assert counts(told(tmp_path / "a.log", text)) == (1, 0, 0)
+
+
 @pytest.mark.parametrize("distance", [0, 10, 5_000, 70_000, 3_000_000])
 @pytest.mark.parametrize("width", [60, 1_000_000])
 def test_the_last_dated_line_counts_however_far_it_is(tmp_path: Path, distance: int, width: int) -> None:
@@ -242,6 +270,47 @@ def rows(finding: Finding) -> list[Any]:
     by = finding.data["by"]
     assert isinstance(by, list)
     return by
+
+
+GUNICORN = "[2025-10-05 {} +0000] [1] [{}] {}\n"
+DIES = 'Fatal Python error: Segmentation fault\n\nCurrent thread 0x1 (most recent call first):\n  File "/a.py", line 1 in f\n'
+BOOTS = GUNICORN.format("11:00:00", "INFO", "Booting worker with pid: 7")
+KILLED = GUNICORN.format("13:00:00", "ERROR", "Worker (pid:7) was sent SIGSEGV!")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (BOOTS + DIES + KILLED, (0, 1, 0)),
+        (DIES + KILLED, (0, 1, 0)),
+        (BOOTS + DIES * 2 + KILLED + KILLED.replace(":7", ":8"), (0, 2, 0)),
+        (BOOTS + (DIES + KILLED) + (DIES + KILLED.replace("13:", "15:").replace(":7", ":9")), (0, 2, 0)),
+        (BOOTS + DIES + KILLED.replace("13:", "11:"), (1, 0, 0)),
+        (BOOTS + DIES + GUNICORN.format("11:00:01", "INFO", "Handling signal: winch") + KILLED, (1, 1, 0)),
+        (
+            BOOTS
+            + "!!! uWSGI process 7 got Segmentation Fault !!!\n"
+            + KILLED.replace("was sent SIGSEGV", "died, killed by signal 11"),
+            (0, 1, 0),
+        ),
+        (BOOTS + DIES, (1, 0, 0)),
+    ],
+    ids=[
+        "then",
+        "no time before",
+        "two",
+        "one after the other",
+        "both before",
+        "told of late",
+        "uWSGI",
+        "never confirmed",
+    ],
+)
+def test_the_parents_line_tells_when_a_process_died_whose_own_lines_have_no_time(
+    tmp_path: Path, text: str, expected: tuple[int, int, int]
+) -> None:
+    noon = datetime.datetime(2025, 10, 5, 12, tzinfo=datetime.timezone.utc).timestamp()
+    assert counts(told(tmp_path / "a.log", text, installed_at=noon)) == expected
 
 
 # --- findings ----------------------------------------------------------------------------------
@@ -322,6 +391,17 @@ def test_a_dump_is_attributed_by_its_first_frames_and_answered_accordingly(
     assert remedy in finding.remedy
     assert ("restart" in finding.remedy) is (cause in ("setproctitle", "unknown"))
     assert "pip install" not in finding.remedy
+
+
+def test_a_dump_that_does_not_tell_which_of_its_threads_died_is_unknown(tmp_path: Path) -> None:
+    text = DUMP.format(time="[2025-10-05 16:49:14 +0200]", file="/py/socket.py", function="getaddrinfo")
+    one = text.replace("Current thread", "Thread")
+    many = one.replace(
+        "scheduler  | Ext", "scheduler  | Thread 0x1 (most recent call first):\nscheduler  | Ext"
+    )
+    for log, cause in (one, "DNS/Network/Security"), (many, "unknown"):
+        [finding] = deaths.crashes(told(tmp_path / "a.log", log), "").findings
+        assert rows(finding)[0]["cause"] == cause
 
 
 # --- what was read -----------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -19,6 +20,7 @@ FORKED = re.compile(r"on child side of fork|multi-threaded process forked|when f
 PYTHON = re.compile(r"(?i)python|^(airflow|gunicorn|celery|uwsgi)\b")
 OURS, ANOTHERS, UNTOLD = "this environment's Python", "another Python", "a Python (the path is not told)"
 OTHER_PROGRAM, BROKEN = "of another program", "malformed or truncated"
+OLD = "a .crash report has another format"
 CONSOLE = "open it in Console"
 IMPORT = "importing a native setproctitle can be behind it: it starts system services in the parent"
 
@@ -36,15 +38,22 @@ def crash_reports(place: Path, installed_at: float, switch_on: str = "") -> Answ
 
     `installed_at`: seconds since the epoch; `switch_on`: what switches the shim on, "" if it is on.
     """
-    reports = [*place.glob("*.*"), *place.glob("Retired/*.*")]
-    paths = sorted(path for path in reports if path.suffix in (".ips", ".crash"))
-    answer = Answer("")
+    paths, answer = list[Path](), Answer("")
+    directory = place
+    try:
+        for directory in (place, place / "Retired"):
+            paths += sorted(path for path in directory.iterdir() if path.suffix in (".ips", ".crash"))
+    except NotADirectoryError:
+        paths += [place] * (directory == place)
+    except OSError as error:
+        if directory == place or not isinstance(error, FileNotFoundError):
+            answer.read.append(Read(directory, 0, error.strerror or str(error)))
     groups: dict[Kind, list[tuple[Path, str]]] = {}
-    for path in paths if place.is_dir() else [place]:
+    for path in paths:
         size, why = 0, ""
         try:
             if path.suffix == ".crash":
-                why = "a .crash report has another format: open it in Console"
+                why = OLD
             elif report := _report(path):
                 size = path.stat().st_size
                 groups.setdefault(report[0], []).append((path, times.side(report[1], installed_at)))
@@ -57,12 +66,15 @@ def crash_reports(place: Path, installed_at: float, switch_on: str = "") -> Answ
             why = f"{BROKEN}: {type(error).__name__} {error}" if named else OTHER_PROGRAM
         answer.read.append(Read(path, size, why))
     skipped = Counter(file.skipped.partition(":")[0] for file in answer.read)
-    read = f"read {skipped.pop('', 0)} crash reports in {place}"
+    number = skipped.pop("", 0)
+    read = f"read {number} crash report{'s' * (number != 1)} in {place}"
     answer.looked_at = "; ".join([read, *(f"{number} not read: {why}" for why, number in skipped.items())])
     answer.findings += [_finding(kind, found, switch_on) for kind, found in groups.items()]
-    if broken := tuple(str(file.path) for file in answer.read if file.skipped.startswith(BROKEN)):
-        evidence = f"{BROKEN} crash reports: {len(broken)}"
-        answer.findings.append(Finding("note", evidence, CONSOLE, (), broken, {"cause": "not read"}))
+    for why in sorted({*skipped} - {OTHER_PROGRAM, os.strerror(errno.ENOENT), OLD * bool(groups)}):
+        paths = [file.path for file in answer.read if file.skipped.startswith(why)]
+        evidence = f"{len(paths)} not read: {why}"
+        details = tuple(map(str, paths))
+        answer.findings.append(Finding("note", evidence, CONSOLE, (), details, {"cause": "not read"}))
     return answer
 
 

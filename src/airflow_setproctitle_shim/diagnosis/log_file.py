@@ -11,7 +11,7 @@ from collections import Counter, OrderedDict, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Optional
 
 from . import signs, times
 from .finding import Read
@@ -66,7 +66,8 @@ class Story:
 
     Lines tell of one death if they name the same process or job. Of those that name none, the first of
     one wording and the first of another wording of the same family tell of the first death, and so on;
-    a dump goes with any family. What is more than a minute later is another story (`BURST`).
+    a dump, or a report in general words, goes with any family. What is more than a minute later is another story (`BURST`), but the time of
+    a line before a death says only that it was later: the next line with a time tells when, if it tells of it.
     """
 
     def __init__(self) -> None:
@@ -74,6 +75,7 @@ class Story:
         self.lines = defaultdict[tuple[str, int], int](int)  # by family and wording
         self.families = defaultdict[str, int](int)  # deaths: the most lines of one wording
         self.names = OrderedDict[bytes, tuple[int, times.Moment]]()  # last wording and time
+        self.guesses: list[Tally] = []  # deaths with the time of a line before them
         self.deaths = 0
 
     def is_new(self, told: signs.Told) -> bool:
@@ -92,8 +94,8 @@ class Story:
         if lines <= self.families[family]:
             return False
         self.families[family] = lines
-        known, dumps = self.deaths, self.families[signs.DUMP]
-        self.deaths = max(dumps, sum(self.families.values()) - dumps)
+        known, dumps, words = self.deaths, self.families[signs.DUMP], self.families[signs.GENERAL]
+        self.deaths = max(dumps, words, sum(self.families.values()) - dumps - words)
         return self.deaths > known
 
 
@@ -107,7 +109,7 @@ def read(path: Path, program: str, logs: Logs) -> int:
         logs.airflow_3 |= any(re.search(sign, head) for sign in AIRFLOW_3.split(b"  "))
         logs.note(times.moment(times.DATED.search(head[:AHEAD])) or times.NEVER)
         stories = defaultdict[bytes, Story](Story)
-        for start, number, when, prefix, told in _telling(file, logs):
+        for start, number, when, last, prefix, told in _telling(file, logs):
             who, cause, refused = told.who or prefix, signs.UNKNOWN, told.family == signs.REFUSED
             name = who.decode() or program
             if refused:  # It may be told by the one who was refused and by the one who did it.
@@ -118,21 +120,33 @@ def read(path: Path, program: str, logs: Logs) -> int:
                 cause = signs.cause_of_dump(_frames(os.pread(file.fileno(), AHEAD, start), prefix))
                 logs.dumps = True
             story = stories[who]
-            if when != story.last and times.apart(when, story.last) > BURST:
+            guesses = story.guesses if last == story.last else []
+            if not guesses and when != story.last and times.apart(when, story.last) > BURST:
                 story = stories[who] = Story()
-            story.last = when
+            before, story.last = story.last, when
+            side = times.side(when, logs.installed_at, head)
             if story.is_new(told):
                 tally = logs.refused[name] if refused else logs.deaths[name, cause]
                 tally.first = tally.first or f"{path}:{number}"
-                tally[times.side(when, logs.installed_at, head)] += 1
+                tally[side] += 1
+                guesses = [*guesses, tally]
+            elif guesses and when is not last and before.earliest < logs.installed_at:
+                for guess in guesses:
+                    guess[times.side(before, logs.installed_at, head)] -= 1
+                    guess[side] += 1
+            story.guesses = guesses if when is last else []
         return file.tell()
 
 
-def _telling(file: BinaryIO, logs: Logs) -> Iterator[tuple[int, int, times.Moment, bytes, signs.Told]]:
+_Line = tuple[int, int, times.Moment, Optional[times.Moment], bytes, signs.Told]
+
+
+def _telling(file: BinaryIO, logs: Logs) -> Iterator[_Line]:
     """Yield what lines tell: where each begins, its number, its time or else that of the last dated line before
-    it (NEVER if there is none), the program that stands before it, and what it tells. Note the last time."""
+    it (NEVER if there is none), the latter if it or the one told of before has no time, the program that stands
+    before it, and what it tells. Note the last time."""
     left = os.fstat(file.fileno()).st_size  # A log may grow faster than it can be read.
-    start, number, when = 0, 1, times.NEVER
+    start, number, when, own = 0, 1, times.NEVER, False
     while block := file.read(min(BLOCK, left)):
         block += file.readline(min(LINE, left - len(block)))
         done = 0
@@ -140,11 +154,12 @@ def _telling(file: BinaryIO, logs: Logs) -> Iterator[tuple[int, int, times.Momen
             tells = _tells if end - begin < 1000 else _tells.__wrapped__  # Long lines would fill the cache.
             its, prefix, all_told = tells(block[begin:end])
             if all_told:
-                when = its or _last_time(block, done, begin) or when
+                last = _last_time(block, done, begin) or when if not own or not its else None
+                when, own = its or last or when, bool(its)
                 number += block.count(NEWLINE, done, begin)
                 done = end
             for told in all_told:
-                yield start + begin, number, when, prefix, told
+                yield start + begin, number, when, last, prefix, told
         number += block.count(NEWLINE, done)
         start, left = start + len(block), left - len(block)
         if CLOCK.search(block):
@@ -161,7 +176,7 @@ def _tells(line: bytes) -> tuple[times.Moment | None, bytes, list[signs.Told]]:
         text = ANSI.sub(b"", text)
     if not (told := signs.told(text)):
         return None, b"", told
-    return times.moment(times.DATED.match(line)), its[1] if its else b"", told
+    return times.moment(times.DATED.match(line)) or times.own(text), its[1] if its else b"", told
 
 
 def _last_time(block: bytes, begin: int, end: int) -> times.Moment | None:
@@ -176,15 +191,16 @@ def _last_time(block: bytes, begin: int, end: int) -> times.Moment | None:
 def _frames(text: bytes, prefix: bytes) -> list[str]:
     """Return the innermost frames ("file function") of the dump that the text begins with."""
     frames: list[str] = []
-    current = False
+    current, threads = False, 0
     for number, line in enumerate(io.BytesIO(text)):
         its = PREFIX.match(line)
         if (its[1] if its else b"") != prefix or not number:
             continue
+        threads += NEXT_THREAD in line
         if b"Current thread 0x" in line:
             current, frames = True, []
         elif DUMP_ENDS.search(line) or current and (frames[FRAMES:] or frames and NEXT_THREAD in line):
             break
         elif frame := FRAME.search(line):
             frames.append(b" ".join(frame.groups()).decode(errors="replace"))
-    return frames[:FRAMES]
+    return frames[:FRAMES] if current or threads < 2 else []  # Which thread died is not told.

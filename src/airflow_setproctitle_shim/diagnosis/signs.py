@@ -51,6 +51,8 @@ class Told(NamedTuple):
 
 DUMP, GENERAL, REFUSED, OBJC = "dump", "general", "refused", "objc"
 DIGITS = b"0123456789"
+ONES = bytes.maketrans(DIGITS, b"1" * 10)
+LOGGED = b"[{" + DIGITS  # what a time begins with, which no source text and no exception has before it
 NEAR = 150  # bytes before and after a sentence
 _PARTS: dict[str, str] = {}
 _SENTENCES: list[tuple[int, str, re.Pattern[bytes], re.Pattern[bytes]]] = []  # number, family, words, pattern
@@ -62,7 +64,10 @@ for _family, *_regexes in _table("sentences.txt", 3):
     else:
         _words, _pattern = (re.compile(regex.encode()) for regex in _regexes)
         _SENTENCES.append((len(_SENTENCES), _family, _words, _pattern))
-_PID, _BEFORE, _AFTER = (re.compile(_PARTS[name].encode()) for name in ("{PID}", "{BEFORE}", "{AFTER}"))
+_PID, _RETOLD, _LEVEL, _SOURCE, _BEFORE, _AFTER, _DENIED = (
+    re.compile(_PARTS[f"{{{name}}}"].encode())
+    for name in ("PID", "RETOLD", "LEVEL", "SOURCE", "BEFORE", "AFTER", "DENIED")
+)
 _NEEDLES = [re.compile(needle.encode() + b".*") for needle in _PARTS["{NEEDLES}"].split("  ")]
 
 
@@ -80,7 +85,11 @@ def told(line: bytes) -> list[Told]:
     )  # Long ones would fill the cache.
     for number, family, pattern in candidates(shape):
         if found := [*pattern.finditer(line)]:
-            return [Told(number, family, *_names(one)) for one in found if family != GENERAL or _is_news(one)]
+            if (family == GENERAL) or line[:1] not in LOGGED:
+                number += len(_SENTENCES) * bool(_RETOLD.match(line))
+                found = [one for one in found if _is_news(one, family)]
+            its = [Told(number, family, *_names(one)) for one in found]
+            return its[:1] if family == GENERAL else its  # General words may be told twice in a line.
     return []
 
 
@@ -90,17 +99,23 @@ def _candidates(shape: bytes) -> list[tuple[int, str, re.Pattern[bytes]]]:
     return [(number, family, pattern) for number, family, words, pattern in _SENTENCES if words.search(shape)]
 
 
-def _is_news(found: re.Match[bytes]) -> bool:
-    """Return whether general words tell of something that happened."""
-    before = found.string[max(0, found.start() - NEAR) : found.start()]
+def _is_news(found: re.Match[bytes], family: str) -> bool:
+    """Return whether the words tell of something that happened."""
+    text, start, end = found.string, found.start(), found.end()
+    before = text[max(0, start - NEAR) : start]
     # Lines of a kind differ in digits, and "0 workers died" is the only rule with one.
-    kind = before if b"0 " in before else before.translate(None, DIGITS)
-    return not (_is_rule(kind) or _AFTER.match(found.string, found.end()))
+    if _is_rule(
+        before if b" 0 " in before or before[:2] == b"0 " else before.translate(ONES), family == GENERAL
+    ):
+        return False
+    return family != GENERAL or not (
+        _DENIED.match(text, end) or _AFTER.match(text, end) and not _LEVEL.match(text)
+    )
 
 
 @functools.lru_cache(maxsize=1000)
-def _is_rule(before: bytes) -> bool:
-    return bool(_BEFORE.search(before))
+def _is_rule(before: bytes, general: bool) -> bool:
+    return bool((_BEFORE if general else _SOURCE).search(before))
 
 
 def _names(found: re.Match[bytes]) -> tuple[bytes, bytes]:

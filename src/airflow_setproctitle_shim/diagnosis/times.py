@@ -17,13 +17,19 @@ MONTHS = b"Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split()
 ANSI = rb"(?:\x1b|\\u001b|#033)\[[\d;]*m"
 PREFIX = rb"(?:%b)*(?:\d\d:\d\d:\d\d )?([A-Za-z][\w.-]{1,60}) *(?:%b)* ?\| ?(?:%b)*" % (ANSI, ANSI, ANSI)
 # A line's own time stands at its start or is a value in JSON; times elsewhere are data.
-WORDS = rb"(?i:trace|debug|info|notice|warn(?:ing)?|error|critical|fatal|timestamp|asctime|time|ts|date)"
+WORDS = rb"(?i:trace|debug|info|notice|warn(?:ing)?|error|critical|fatal|timestamp|asctime|(?:event)?time|ts|date(?:time)?)"
 DATED = re.compile(
     rb"(?m)^(?:" + PREFIX + rb")?(?:"
     rb"(?:(?:[^a-zA-Z\n]|" + ANSI + rb"|\b" + WORDS + rb"\b){0,48}?|\{.{0,4000}?\"@?" + WORDS + rb"\": ?\")"
-    rb"(?<!\d)((?:199|20\d)\d[-/]\d\d[-/]\d\d)(?:[T ]|, ?)"
-    rb"|(?:[^a-zA-Z\n]{0,9}[A-Z][a-z][a-z] )?([A-Z][a-z][a-z] +[123]?\d) )"
-    rb"([0-2]\d:[0-5]\d):([0-6]\d)(?:([.,])\d+)?(?: ?((?:Z|UTC|GMT)\b|[+-]\d\d:?\d\d(?!\d)))?(?: (\d{4})\b)?"
+    rb"(?<!\d)((?:199|20\d)\d[-/]\d\d[-/]\d\d)(?:[Tt ]|, ?)"
+    rb"|(?:[^a-zA-Z\n]{0,9}[A-Z][a-z][a-z] )?([A-Z][a-z][a-z] +[0-3]?\d) )"
+    rb"([0-2]\d:[0-5]\d):([0-6]\d)(?:([.,])\d+)?(?: ?((?:[Zz]|UTC|GMT)\b|[+-]\d\d:?\d\d(?!\d)))?(?: (\d{4})\b)?"
+)
+# Other times that a line may begin with, after a host, a program or a logger. Of some nothing can be read.
+EPOCH = re.compile(rb"\{.{0,4000}?\"@?" + WORDS + rb"\": ?\"?(1\d{9})(?:\d{3}|\.\d+)?[\",}]")
+OTHER = re.compile(
+    rb"(?:\[?[\w./@-]{1,60}[]:]{1,2} ?|[\w-]{0,60}[\d.][\w./-]{0,60} (?:\w{1,60} )?){0,2}?[^\w\n]{0,3}"
+    rb"((?:\d\d/[A-Z][a-z][a-z]/\d{4}:|20\d\d-\d\d-\d\d[Tt ]|20\d{6}T\d|[0-2]\d:[0-5]\d(?::|[] ,.Z])).{0,40})"
 )
 
 
@@ -50,6 +56,16 @@ def moment(found: re.Match[bytes] | None) -> Moment | None:
     if zone and (date or year):
         return Moment(at, at, b"")
     return Moment(at - EAST if date or year else -math.inf, at + WEST, (date[4:5] or b"month") + fraction)
+
+
+def own(line: bytes) -> Moment | None:
+    """Return what the time can mean that a line begins with: NEVER if it cannot be read, None if it has none."""
+    if epoch := EPOCH.match(line):
+        return Moment(float(epoch[1]), float(epoch[1]), b"")
+    if not (other := OTHER.match(line)):
+        return None
+    clf = re.sub(rb"^(\d\d)/(\w{3})/(\d{4}):(\S+ \S{5})", rb"\2 \1 \4 \3", other[1])
+    return moment(DATED.match(clf)) or NEVER
 
 
 @functools.lru_cache(maxsize=64)
