@@ -88,7 +88,7 @@ def _told(logs: Logs, switch_on: str) -> Finding:
     evidence = "{since} deaths" if counts["since"] != 1 else "1 death"
     evidence += " by SIGSEGV or Objective-C's abort since the shim was installed"
     line = "{program}: {since} since, {before} before, {undated} undated; cause: {cause}; first at {first}"
-    causes = dict.fromkeys(signs.CAUSES[row["cause"]] for row in rows)
+    causes = dict.fromkeys(signs.causes()[row["cause"]] for row in rows)
     return Finding(
         "error" if counts["since"] else "note",
         (evidence + ", {before} before, {undated} undated").format(**counts),
@@ -108,7 +108,7 @@ def _remedy(rows: list[dict[str, Any]], switch_on: str) -> str:
     start = f"{switch_on}; then restart"
     if not switch_on:
         start = "restart what may run since before the installation:"
-    remedies = [f"{start} {programs}" * bool(programs), *(signs.CAUSES[cause].remedy for cause in causes)]
+    remedies = [f"{start} {programs}" * bool(programs), *(signs.causes()[cause].remedy for cause in causes)]
     remedies += [f"to see the cause, {WATCH}"] * (signs.UNKNOWN in causes)
     if not since and any(row["undated"] for row in rows):
         return "tell by the lines where they stand whether they are newer than the installation"

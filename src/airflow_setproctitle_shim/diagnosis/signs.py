@@ -7,6 +7,9 @@ import re
 from importlib.resources import files
 from typing import NamedTuple
 
+# A sentence's number and family, what words a line with it has, and the sentence.
+_Sentence = tuple[int, str, re.Pattern[bytes], re.Pattern[bytes]]
+
 
 def _table(name: str, columns: int) -> list[list[str]]:
     rows = (files(__package__) / name).read_text("ascii").splitlines()
@@ -24,20 +27,26 @@ class Cause(NamedTuple):
 
 
 SETPROCTITLE, OBJECTIVE_C, UNKNOWN = "setproctitle", "Objective-C +initialize", "unknown"
-*_CAUSES, _CALLERS = (Cause(*row) for row in _table("causes.txt", 5))
-CAUSES = {cause.name: cause for cause in _CAUSES}
+CALLERS = "callers of setproctitle"
+
+
+@functools.cache
+def causes() -> dict[str, Cause]:
+    """Return the causes by name, in the order in which they are looked for."""
+    return {row[0]: Cause(*row) for row in _table("causes.txt", 5)}
 
 
 def cause_of_crash(text: str) -> Cause:
     """Return the cause that a crash report's lines "image symbol" and the system's notes tell."""
-    return next(cause for cause in _CAUSES if re.search(cause.native, text))
+    return next(cause for cause in causes().values() if re.search(cause.native, text))
 
 
 def cause_of_dump(frames: list[str]) -> str:
     """Return the name of the cause that a dump's frames ("file function", innermost first) tell."""
-    if frames and re.search(_CALLERS.python, frames[0]):
+    if frames and re.search(causes()[CALLERS].python, frames[0]):
         return SETPROCTITLE
-    return next((its.name for frame in frames for its in _CAUSES if re.search(its.python, frame)), UNKNOWN)
+    known = [cause for name, cause in causes().items() if name != CALLERS]
+    return next((its.name for frame in frames for its in known if re.search(its.python, frame)), UNKNOWN)
 
 
 class Told(NamedTuple):
@@ -54,39 +63,48 @@ DIGITS = b"0123456789"
 ONES = bytes.maketrans(DIGITS, b"1" * 10)
 LOGGED = b"[{" + DIGITS  # what a time begins with, which no source text and no exception has before it
 NEAR = 150  # bytes before and after a sentence
-_PARTS: dict[str, str] = {}
-_SENTENCES: list[tuple[int, str, re.Pattern[bytes], re.Pattern[bytes]]] = []  # number, family, words, pattern
-for _family, *_regexes in _table("sentences.txt", 3):
-    for _name, _part in _PARTS.items():
-        _regexes = [regex.replace(_name, _part) for regex in _regexes]
-    if _family.startswith("{"):
-        _PARTS[_family] = _regexes[1]
-    else:
-        _words, _pattern = (re.compile(regex.encode()) for regex in _regexes)
-        _SENTENCES.append((len(_SENTENCES), _family, _words, _pattern))
-_PID, _RETOLD, _LEVEL, _SOURCE, _BEFORE, _AFTER, _DENIED = (
-    re.compile(_PARTS[f"{{{name}}}"].encode())
-    for name in ("PID", "RETOLD", "LEVEL", "SOURCE", "BEFORE", "AFTER", "DENIED")
-)
-_NEEDLES = [re.compile(needle.encode() + b".*") for needle in _PARTS["{NEEDLES}"].split("  ")]
+
+
+@functools.cache
+def _sentences() -> tuple[list[_Sentence], dict[str, str]]:
+    """Return the sentences, and the parts of patterns by name."""
+    sentences, parts = list[_Sentence](), dict[str, str]()
+    for family, *regexes in _table("sentences.txt", 3):
+        for name, part in parts.items():
+            regexes = [regex.replace(name, part) for regex in regexes]
+        if family.startswith("{"):
+            parts[family] = regexes[1]
+        else:
+            words, pattern = (re.compile(regex.encode()) for regex in regexes)
+            sentences.append((len(sentences), family, words, pattern))
+    return sentences, parts
+
+
+@functools.cache
+def _part(name: str) -> re.Pattern[bytes]:
+    return re.compile(_sentences()[1][name].encode())
+
+
+@functools.cache
+def _needles() -> list[re.Pattern[bytes]]:
+    return [re.compile(needle.encode() + b".*") for needle in _sentences()[1]["{NEEDLES}"].split("  ")]
 
 
 def lines(block: bytes) -> list[tuple[int, int]]:
     """Return where the lines of a block that may hold a sentence begin and end."""
-    found = (at.span() for needle in _NEEDLES for at in needle.finditer(block))
+    found = (at.span() for needle in _needles() for at in needle.finditer(block))
     return sorted({block.rfind(b"\n", 0, begin) + 1: end for begin, end in found}.items())
 
 
 def told(line: bytes) -> list[Told]:
     """Return the deaths or refusals that a line tells of, by the first sentence that it has."""
     shape = line.translate(None, DIGITS)
-    candidates = (
-        _candidates if len(shape) < 1000 else _candidates.__wrapped__
-    )  # Long ones would fill the cache.
+    # Long ones would fill the cache.
+    candidates = _candidates if len(shape) < 1000 else _candidates.__wrapped__
     for number, family, pattern in candidates(shape):
         if found := [*pattern.finditer(line)]:
-            if (family == GENERAL) or line[:1] not in LOGGED:
-                number += len(_SENTENCES) * bool(_RETOLD.match(line))
+            if family == GENERAL or line[:1] not in LOGGED:
+                number += len(_sentences()[0]) * bool(_part("{RETOLD}").match(line))
                 found = [one for one in found if _is_news(one, family)]
             its = [Told(number, family, *_names(one)) for one in found]
             return its[:1] if family == GENERAL else its  # General words may be told twice in a line.
@@ -96,7 +114,9 @@ def told(line: bytes) -> list[Told]:
 @functools.lru_cache(maxsize=1000)
 def _candidates(shape: bytes) -> list[tuple[int, str, re.Pattern[bytes]]]:
     """Return the sentences whose words are in a line without its digits, in which lines of a kind differ."""
-    return [(number, family, pattern) for number, family, words, pattern in _SENTENCES if words.search(shape)]
+    return [
+        (number, family, pattern) for number, family, words, pattern in _sentences()[0] if words.search(shape)
+    ]
 
 
 def _is_news(found: re.Match[bytes], family: str) -> bool:
@@ -109,18 +129,22 @@ def _is_news(found: re.Match[bytes], family: str) -> bool:
     ):
         return False
     return family != GENERAL or not (
-        _DENIED.match(text, end) or _AFTER.match(text, end) and not _LEVEL.match(text)
+        _part("{DENIED}").match(text, end)
+        or _part("{AFTER}").match(text, end)
+        and not _part("{LEVEL}").match(text)
     )
 
 
 @functools.lru_cache(maxsize=1000)
 def _is_rule(before: bytes, general: bool) -> bool:
-    return bool((_BEFORE if general else _SOURCE).search(before))
+    return bool(_part("{BEFORE}" if general else "{SOURCE}").search(before))
 
 
 def _names(found: re.Match[bytes]) -> tuple[bytes, bytes]:
     groups = found.groupdict(b"")
     name = groups.get("name")
-    if not name and (pid := _PID.search(found.string, max(0, found.start() - NEAR), found.end() + NEAR)):
+    if not name and (
+        pid := _part("{PID}").search(found.string, max(0, found.start() - NEAR), found.end() + NEAR)
+    ):
         name = pid["name"]
     return name or b"", groups.get("who", b"")
