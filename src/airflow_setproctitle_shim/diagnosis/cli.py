@@ -64,7 +64,8 @@ def _tell(options: Namespace, ok: bool, data: dict[str, Any], lines: list[str]) 
 
 
 def _print(text: str, stream: TextIO) -> None:
-    """Print text, and what is left of others', now. A reader that left (`... | head`) changes no exit status, nor does a broken stderr."""
+    """Print text, and what is left of others', now. A reader that left (`... | head`) changes no exit status,
+    nor does a broken stderr."""
     try:
         print(text, end="", file=stream, flush=True)
     except OSError as error:

@@ -65,9 +65,10 @@ class Story:
     """The deaths that a program's lines in one file tell of, each counted once.
 
     Lines tell of one death if they name the same process or job. Of those that name none, the first of
-    one wording and the first of another wording of the same family tell of the first death, and so on;
-    a dump, or a report in general words, goes with any family. What is more than a minute later is another story (`BURST`), but the time of
-    a line before a death says only that it was later: the next line with a time tells when, if it tells of it.
+    one wording and the first of another wording of the same family tell of the first death, and so on; a
+    dump, or a report in general words, goes with any family. What is more than a minute later is another
+    story (`BURST`). The time of a line before a death says only that it was later: the next line with a time
+    tells when, if it tells of it.
     """
 
     def __init__(self) -> None:
