@@ -124,15 +124,13 @@ def _is_news(found: re.Match[bytes], family: str) -> bool:
     text, start, end = found.string, found.start(), found.end()
     before = text[max(0, start - NEAR) : start]
     # Lines of a kind differ in digits, and "0 workers died" is the only rule with one.
-    if _is_rule(
-        before if b" 0 " in before or before[:2] == b"0 " else before.translate(ONES), family == GENERAL
-    ):
+    kind = before if b" 0 " in b" " + before else before.translate(ONES)
+    if _is_rule(kind, family == GENERAL):
         return False
-    return family != GENERAL or not (
-        _part("{DENIED}").match(text, end)
-        or _part("{AFTER}").match(text, end)
-        and not _part("{LEVEL}").match(text)
-    )
+    if family != GENERAL:
+        return True
+    explained = _part("{AFTER}").match(text, end) and not _part("{LEVEL}").match(text)
+    return not (explained or _part("{DENIED}").match(text, end))
 
 
 @functools.lru_cache(maxsize=1000)
