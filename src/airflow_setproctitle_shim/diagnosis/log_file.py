@@ -7,7 +7,7 @@ import io
 import math
 import os
 import re
-from collections import Counter, OrderedDict, defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,9 +19,10 @@ from .finding import Read
 BLOCK, LINE = 2**20, 2**22  # A block is read to the end of its last line, if that is not far.
 AHEAD, FRAMES = 2**16, 8  # bytes and frames of a dump that are looked at
 BURST = 60.0  # seconds between two lines that do not tell of one death
-NAMES = 10_000  # processes and jobs that are remembered
+NAMES = 10_000  # processes and jobs that are remembered at least
 NEWLINE = b"\n"
 ANSI, PREFIX = re.compile(times.ANSI), re.compile(times.PREFIX)
+ESCAPES = b"\x1b", b"u001b", b"#033"
 CLOCK = re.compile(rb":\d\d:\d\d")
 NEXT_THREAD = b"most recent call first"
 DUMP_ENDS = re.compile(rb"Fatal Python error|Extension modules:")
@@ -61,6 +62,9 @@ class Logs:
         return sum(tally[side] for tally in self.deaths.values())
 
 
+_Names = dict[bytes, tuple[int, times.Moment]]
+
+
 class Story:
     """The deaths that a program's lines in one file tell of, each counted once.
 
@@ -75,7 +79,9 @@ class Story:
         self.last = times.NEVER
         self.lines = defaultdict[tuple[str, int], int](int)  # by family and wording
         self.families = defaultdict[str, int](int)  # deaths: the most lines of one wording
-        self.names = OrderedDict[bytes, tuple[int, times.Moment]]()  # last wording and time
+        self.others = 0  # deaths of families that go with no other
+        self.names: _Names = {}  # last wording and time of processes and jobs, and of those before them
+        self.before: _Names = {}
         self.guesses: list[Tally] = []  # deaths with the time of a line before them
         self.deaths = 0
 
@@ -83,21 +89,24 @@ class Story:
         """Return whether what a line tells is another death than those told of before."""
         wording, family, name, _ = told
         if name:
-            before, then = self.names.get(name, (-1, self.last))
+            known = self.names.get(name) or self.before.get(name)
             self.names[name] = wording, self.last
             # The number of a process can be given again.
-            if before >= 0 and (before != wording or times.apart(self.last, then) <= 2):
+            if known and (known[0] != wording or times.apart(self.last, known[1]) <= 2):
                 return False
             if len(self.names) > NAMES:
-                self.names.popitem(last=False)
+                self.names, self.before = {}, self.names
             wording = -1 if name.isdigit() else -2  # One process, one job: the wording does not matter.
         lines = self.lines[family, wording] = self.lines[family, wording] + 1
         if lines <= self.families[family]:
             return False
         self.families[family] = lines
-        known, dumps, words = self.deaths, self.families[signs.DUMP], self.families[signs.GENERAL]
-        self.deaths = max(dumps, words, sum(self.families.values()) - dumps - words)
-        return self.deaths > known
+        if family not in (signs.DUMP, signs.GENERAL):
+            self.others = lines = self.others + 1
+        if lines <= self.deaths:
+            return False
+        self.deaths = lines
+        return True
 
 
 def read(path: Path, program: str, logs: Logs) -> int:
@@ -110,6 +119,7 @@ def read(path: Path, program: str, logs: Logs) -> int:
         logs.airflow_3 |= any(re.search(sign, head) for sign in AIRFLOW_3.split(b"  "))
         logs.note(times.moment(times.DATED.search(head[:AHEAD])) or times.NEVER)
         stories = defaultdict[bytes, Story](Story)
+        zones = functools.cache(lambda: times.zones(head))
         for start, number, when, last, prefix, told in _telling(file, logs):
             who, cause, refused = told.who or prefix, signs.UNKNOWN, told.family == signs.REFUSED
             name = who.decode() or program
@@ -125,15 +135,15 @@ def read(path: Path, program: str, logs: Logs) -> int:
             if not guesses and when != story.last and times.apart(when, story.last) > BURST:
                 story = stories[who] = Story()
             before, story.last = story.last, when
-            side = times.side(when, logs.installed_at, head)
+            side = times.side(when, logs.installed_at, zones)
             if story.is_new(told):
                 tally = logs.refused[name] if refused else logs.deaths[name, cause]
                 tally.first = tally.first or f"{path}:{number}"
                 tally[side] += 1
-                guesses = [*guesses, tally]
+                guesses.append(tally)
             elif guesses and when is not last and before.earliest < logs.installed_at:
                 for guess in guesses:
-                    guess[times.side(before, logs.installed_at, head)] -= 1
+                    guess[times.side(before, logs.installed_at, zones)] -= 1
                     guess[side] += 1
             story.guesses = guesses if when is last else []
         return file.tell()
@@ -150,10 +160,9 @@ def _telling(file: BinaryIO, logs: Logs) -> Iterator[_Line]:
     start, number, when, own = 0, 1, times.NEVER, False
     while block := file.read(min(BLOCK, left)):
         block += file.readline(min(LINE, left - len(block)))
-        done = 0
+        done, coloured = 0, any(escape in block for escape in ESCAPES)
         for begin, end in signs.lines(block):
-            tells = _tells if end - begin < 1000 else _tells.__wrapped__  # Long lines would fill the cache.
-            its, prefix, all_told = tells(block[begin:end])
+            its, prefix, all_told = _tells(block[begin:end], coloured)
             if all_told:
                 last = _last_time(block, done, begin) or when if not own or not its else None
                 when, own = its or last or when, bool(its)
@@ -168,12 +177,11 @@ def _telling(file: BinaryIO, logs: Logs) -> Iterator[_Line]:
     logs.note(when)
 
 
-@functools.lru_cache(maxsize=1000)
-def _tells(line: bytes) -> tuple[times.Moment | None, bytes, list[signs.Told]]:
+def _tells(line: bytes, coloured: bool) -> tuple[times.Moment | None, bytes, list[signs.Told]]:
     """Return a line's own time, the program whose name it begins with, and what it tells."""
-    its = PREFIX.match(line) if b"| " in line[:99] else None
+    its = PREFIX.match(line) if line.find(b"| ", 0, 99) > 0 else None
     text = line[its.end() :] if its else line
-    if b"\x1b" in text or b"u001b" in text or b"#033" in text:
+    if coloured:
         text = ANSI.sub(b"", text)
     if not (told := signs.told(text)):
         return None, b"", told

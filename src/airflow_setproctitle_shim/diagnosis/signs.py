@@ -103,11 +103,12 @@ def told(line: bytes) -> list[Told]:
     candidates = _candidates if len(shape) < 1000 else _candidates.__wrapped__
     for number, family, pattern in candidates(shape):
         if found := [*pattern.finditer(line)]:
-            if family == GENERAL or line[:1] not in LOGGED:
+            if family == GENERAL or line[0] not in LOGGED:
                 number += len(_sentences()[0]) * bool(_part("{RETOLD}").match(line))
                 found = [one for one in found if _is_news(one, family)]
-            its = [Told(number, family, *_names(one)) for one in found]
-            return its[:1] if family == GENERAL else its  # General words may be told twice in a line.
+            if family == GENERAL:
+                del found[1:]  # General words may be told twice in a line.
+            return [Told(number, family, *_names(one)) for one in found]
     return []
 
 
@@ -140,9 +141,8 @@ def _is_rule(before: bytes, general: bool) -> bool:
 
 def _names(found: re.Match[bytes]) -> tuple[bytes, bytes]:
     groups = found.groupdict(b"")
-    name = groups.get("name")
-    if not name and (
-        pid := _part("{PID}").search(found.string, max(0, found.start() - NEAR), found.end() + NEAR)
-    ):
-        name = pid["name"]
-    return name or b"", groups.get("who", b"")
+    who = groups.get("who", b"")
+    if name := groups.get("name"):
+        return name, who
+    pid = _part("{PID}").search(found.string, max(0, found.start() - NEAR), found.end() + NEAR)
+    return pid["name"] if pid else b"", who

@@ -6,6 +6,7 @@ import datetime
 import functools
 import math
 import re
+from collections.abc import Callable
 from typing import NamedTuple
 
 SIDES = ("before", "since", "undated")
@@ -86,8 +87,7 @@ def apart(one: Moment, other: Moment) -> float:
     return max(0, one.earliest - other.latest, other.earliest - one.latest)
 
 
-@functools.lru_cache(maxsize=1)
-def _zones(text: bytes) -> dict[bytes, float]:
+def zones(text: bytes) -> dict[bytes, float]:
     """Return the offset from UTC of the times without a zone, by how they are written, where the text shows it:
     each that stands between two with a zone, a minute apart at most, has the same."""
     offsets: dict[bytes, set[float]] = {}
@@ -103,13 +103,13 @@ def _zones(text: bytes) -> dict[bytes, float]:
     return {way: offset.pop() for way, offset in offsets.items() if len(offset) == 1}
 
 
-def side(when: Moment, installed_at: float, text: bytes = b"") -> str:
-    """Return whether it was before or since the installation, whatever the zone, or neither can be told; the text
-    that it stands in may show the zone."""
+def side(when: Moment, installed_at: float, zones: Callable[[], dict[bytes, float]] = dict) -> str:
+    """Return whether it was before or since the installation, whatever the zone, or neither can be told; `zones`
+    is asked for those that the text around it shows."""
     if when.earliest >= installed_at:
         return "since"
     if when.latest < installed_at:
         return "before"
-    if (offset := _zones(text).get(when.way)) is None:
+    if (offset := zones().get(when.way)) is None:
         return "undated"
     return "since" if when.latest - WEST - offset >= installed_at else "before"
