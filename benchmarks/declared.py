@@ -106,4 +106,8 @@ GOALS = [
         for state in (INACTIVE, ACTIVE)
     ),
     Goal("late", "2,000 modules", "seconds", 0.020, "< 20 ms"),
+    *(
+        Goal("logs", f"100 MB, {kind}", "seconds", 20, "< 20 s")
+        for kind in ("gunicorn", "celery", "airflow 2", "airflow 3", "shell")
+    ),
 ]

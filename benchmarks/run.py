@@ -363,6 +363,21 @@ def commands(run: Run) -> Iterator[Row]:
         yield row
 
 
+def logs(run: Run) -> Iterator[Row]:
+    """How long `doctor` takes to read a log of 100 MB, each of whose lines tells of a death, or none does."""
+    venv = run.workshop.venv(run.python, OURS)
+    program = venv.site_packages / "logs.py"
+    program.write_text((HERE / "programs/logs.py").read_text())
+    inside = str(venv.inside / program.relative_to(venv.outside))
+    for kind in ("gunicorn", "celery", "airflow 2", "airflow 3", "shell", "no death"):
+        result = json.loads(venv.run(inside, kind, str(10**7 if run.quick else 10**8)))
+        row = Row(
+            "logs", f"{'10' if run.quick else '100'} MB, {kind}", "", {"seconds": Figure(result["seconds"])}
+        )
+        row.note = f"{result['deaths']:,} deaths"
+        yield row
+
+
 SECTIONS: dict[str, Callable[[Run], Iterator[Row]]] = {
     "start": start,
     "import": imports,
@@ -371,6 +386,7 @@ SECTIONS: dict[str, Callable[[Run], Iterator[Row]]] = {
     "distributions": distributions,
     "late": late,
     "commands": commands,
+    "logs": logs,
 }
 
 

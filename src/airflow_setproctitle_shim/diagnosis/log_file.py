@@ -121,23 +121,27 @@ def read(path: Path, program: str, logs: Logs) -> int:
         stories = defaultdict[bytes, Story](Story)
         zones = functools.cache(lambda: times.zones(head))
         for start, number, when, last, prefix, told in _telling(file, logs):
-            who, cause, refused = told.who or prefix, signs.UNKNOWN, told.family == signs.REFUSED
-            name = who.decode() or program
-            if refused:  # It may be told by the one who was refused and by the one who did it.
+            family, who, cause = told.family, told.who or prefix, signs.UNKNOWN
+            name = who
+            if (
+                family == signs.REFUSED
+            ):  # It may be told by the one who was refused and by the one who did it.
                 who, told = b" ", told._replace(name=b"")
-            elif told.family == signs.OBJC:
+            elif family == signs.OBJC:
                 cause = signs.OBJECTIVE_C
-            elif told.family == signs.DUMP:
+            elif family == signs.DUMP:
                 cause = signs.cause_of_dump(_frames(os.pread(file.fileno(), AHEAD, start), prefix))
                 logs.dumps = True
             story = stories[who]
-            guesses = story.guesses if last == story.last else []
-            if not guesses and when != story.last and times.apart(when, story.last) > BURST:
+            before = story.last
+            guesses = story.guesses if last == before else []
+            if not guesses and when != before and times.apart(when, before) > BURST:
                 story = stories[who] = Story()
-            before, story.last = story.last, when
+            story.last = when
             side = times.side(when, logs.installed_at, zones)
             if story.is_new(told):
-                tally = logs.refused[name] if refused else logs.deaths[name, cause]
+                its = name.decode() or program
+                tally = logs.refused[its] if family == signs.REFUSED else logs.deaths[its, cause]
                 tally.first = tally.first or f"{path}:{number}"
                 tally[side] += 1
                 guesses.append(tally)

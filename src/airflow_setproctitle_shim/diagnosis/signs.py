@@ -104,7 +104,8 @@ def told(line: bytes) -> list[Told]:
     for number, family, pattern in candidates(shape):
         if found := [*pattern.finditer(line)]:
             if family == GENERAL or line[0] not in LOGGED:
-                number += len(_sentences()[0]) * bool(_part("{RETOLD}").match(line))
+                if _part("{RETOLD}").match(line):
+                    number += len(_sentences()[0])
                 found = [one for one in found if _is_news(one, family)]
             if family == GENERAL:
                 del found[1:]  # General words may be told twice in a line.
@@ -125,7 +126,7 @@ def _is_news(found: re.Match[bytes], family: str) -> bool:
     text, start, end = found.string, found.start(), found.end()
     before = text[max(0, start - NEAR) : start]
     # Lines of a kind differ in digits, and "0 workers died" is the only rule with one.
-    kind = before if b" 0 " in b" " + before else before.translate(ONES)
+    kind = before.translate(ONES if before.find(b"0 ") < 0 else None)
     if _is_rule(kind, family == GENERAL):
         return False
     if family != GENERAL:
