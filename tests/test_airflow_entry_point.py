@@ -99,6 +99,44 @@ def test_airflow_survives_without_the_startup_file_and_warns_once_in_each_proces
     assert quoted in " ".join(page.split())
 
 
+REASONS = {
+    "-S": (
+        "",
+        ": {startup_file} is skipped, as Python was started with -S. Mend it with: start Python without -S",
+    ),
+    "nothing is wrong": ("", "; see: python -m airflow_setproctitle_shim status"),
+    "the diagnosis is broken": (
+        "sys.modules['airflow_setproctitle_shim.diagnosis.state'] = None",
+        "; the reason could not be found out"
+        + " (ModuleNotFoundError: import of airflow_setproctitle_shim.diagnosis.state halted; None in sys.modules)",
+    ),
+}
+
+
+@pytest.mark.parametrize("how", REASONS)
+def test_the_entry_point_warns_once_why_the_startup_file_did_not_switch_on(
+    how: str, make_venv: Callable[..., Venv]
+) -> None:
+    venv = make_venv("setproctitle", macos=False)
+    before, why = REASONS[how]
+    code = f"""
+import logging, sys
+sys.path.append({str(venv.site_packages)!r})
+logging.basicConfig(format="%(name)s %(levelname)s %(message)s")
+sys.platform = "darwin"
+{before}
+import airflow_setproctitle_shim.airflow as entry_point, setproctitle
+assert setproctitle.__file__.endswith("replacement.py")
+entry_point.switch_on()
+"""
+    flags = ["-S"] if how == "-S" else []
+    expected = (
+        "airflow_setproctitle_shim.airflow WARNING airflow-setproctitle-shim was switched on late, by Airflow,"
+        " not at interpreter start" + why.format(startup_file=venv.site_packages / STARTUP_FILE)
+    )
+    assert venv.run(*flags, "-c", code).stderr.splitlines() == [expected]
+
+
 def scheduler_under_ddtrace(place: harness.Place) -> None:
     """The scheduler starts and has the DAG file parsed, which it does in forked children."""
     airflow(place, "SequentialExecutor")

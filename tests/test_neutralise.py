@@ -105,17 +105,20 @@ def test_names_imported_while_active_are_native_again_afterwards(native: types.M
 
 @pytest.mark.parametrize("reloaded", [False, True])
 def test_a_module_that_was_imported_from_neutralised_native_code_is_given_back(
-    native: types.ModuleType, reloaded: bool
+    native: types.ModuleType, reloaded: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     del sys.modules["setproctitle"]
     shim.activate()
     sys.meta_path.remove(shim.finder)  # type: ignore[arg-type]  # as by somebody who restores a saved copy
     late = importlib.import_module("setproctitle")
+    user = types.ModuleType("user")
+    vars(user).update({name: vars(late)[name] for name in NAMES})
+    monkeypatch.setitem(sys.modules, "user", user)
     shim.activate()
     if reloaded:
         importlib.reload(late)
     shim.deactivate()
-    assert all(is_native(vars(late)[name]) for name in NAMES)
+    assert all(is_native(vars(module)[name]) for module in (late, user) for name in NAMES)
 
 
 @pytest.mark.parametrize(("theirs", "our"), [shim.SERVED, shim.SERVED[::-1]])

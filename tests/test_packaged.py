@@ -21,7 +21,7 @@ MakeVenv = Callable[..., Venv]
 WHO = "import setproctitle; print(setproctitle.__file__)"
 
 # With the argument "activate" it switches itself on; with "early" somebody imported the native module before;
-# with "sources" there must be some to look at.
+# with "sources" there must be some to look at, with "bytecode" none.
 PROGRAM = """
 import importlib, importlib.util, inspect, os, pickle, sys
 
@@ -37,9 +37,13 @@ def main():
     assert pickle.loads(pickle.dumps(setproctitle.setproctitle)) is setproctitle.setproctitle
     assert importlib.util.find_spec("setproctitle").submodule_search_locations == []
     assert setproctitle.__version__
+    spec = setproctitle.__spec__
+    assert (setproctitle.__name__, setproctitle.__package__) == (spec.name, spec.parent) == ("setproctitle",) * 2
+    assert setproctitle.__loader__ is spec.loader
     if "sources" in sys.argv:
         assert inspect.getsource(setproctitle.setproctitle).startswith("def setproctitle(title: str)")
         assert setproctitle.setproctitle.__code__.co_filename == setproctitle.__file__
+        assert "def setproctitle(title: str)" in inspect.getsource(setproctitle)
     from setproctitle import _setproctitle
     _setproctitle.setproctitle("by its part")
     del sys.modules["setproctitle"]
@@ -54,6 +58,8 @@ def main():
             again.setproctitle(f"child {number}")
             os._exit(again.getproctitle() != f"child {number}")
         assert os.waitpid(pid, 0)[1] == 0
+    if "bytecode" in sys.argv:
+        assert spec.loader.get_source("setproctitle") is None
     if "activate" in sys.argv:
         shim.deactivate()
         assert not {"setproctitle", "setproctitle._setproctitle"} & (set(sys.modules) - before)
@@ -103,7 +109,7 @@ def test_an_archive_without_sources_serves_the_replacement_after_activate(
     app = shutil.copytree(unpacked, tmp_path / "app")
     compileall.compile_dir(app, quiet=1, legacy=True)
     zipapp.create_archive(app, tmp_path / "app.pyz", filter=lambda path: path.suffix != ".py")
-    prints_ok(sys.executable, "-I", str(tmp_path / "app.pyz"), "activate")
+    prints_ok(sys.executable, "-I", str(tmp_path / "app.pyz"), "activate", "bytecode")
 
 
 def test_a_wheel_on_pythonpath_serves_the_replacement_from_the_start_with_the_template(

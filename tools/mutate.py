@@ -171,11 +171,16 @@ class Watch:
         return found
 
 
-def run_tests(copy: Path, tests: Sequence[str], plugins: Sequence[object] = ()) -> int:
-    """Run tests of a copy of the project in this process, which must be one made for it; return pytest's status."""
+def run_tests(
+    copy: Path, tests: Sequence[str], plugins: Sequence[object] = (), *, cached: bool = False
+) -> int:
+    """Run tests of a copy of the project in this process, which must be one made for it; return pytest's status.
+
+    Bytecode is written only if `cached`: of two mutants, one could be taken for the other.
+    """
     os.chdir(copy)
     os.environ.update(PYTHONPATH=str(copy / "src"), PYTHONDONTWRITEBYTECODE="1")
-    sys.dont_write_bytecode = True
+    sys.dont_write_bytecode = not cached
     sys.path[:0] = [str(copy / "src")]
     return int(pytest.main([*OPTIONS, "-c", str(copy / "pyproject.toml"), *tests], plugins=list(plugins)))
 
@@ -233,7 +238,9 @@ def healthy(directory: Path) -> dict[str, dict[int, list[str]]]:
     def measure() -> int:
         watch = Watch(directory)
         watch.coverage.start()
-        status = run_tests(directory, ["tests", *(f"--ignore=tests/{name}" for name in OUTSIDE)], [watch])
+        status = run_tests(
+            directory, ["tests", *(f"--ignore=tests/{name}" for name in OUTSIDE)], [watch], cached=True
+        )
         watch.coverage.stop()
         (directory / "tests.json").write_text(json.dumps(watch.tests(directory)))
         return status
@@ -257,12 +264,13 @@ def survivors(chosen: Sequence[Mutant], at_once: int) -> list[Mutant]:
     context = multiprocessing.get_context("fork")
     with tempfile.TemporaryDirectory() as directory, KILLED.open("a") as killed:
         copies = context.Queue()
-        for number in range(at_once):
-            copy = Path(directory, str(number))
-            ignored = shutil.ignore_patterns(".*", "__pycache__", "results")
-            shutil.copytree(ROOT, copy, symlinks=True, ignore=ignored)
-            copies.put(str(copy))
-        tests = healthy(Path(directory, "0"))
+        first = Path(directory, "0")
+        ignored = shutil.ignore_patterns(".*", "__pycache__", "results")
+        shutil.copytree(ROOT, first, symlinks=True, ignore=ignored)
+        tests = healthy(first)  # Leaves the tests' bytecode, too, which is half of the time of many mutants.
+        copies.put(str(first))
+        for number in range(1, at_once):
+            copies.put(shutil.copytree(first, Path(directory, str(number)), symlinks=True))
         with concurrent.futures.ProcessPoolExecutor(at_once, context, take_copy, (copies,)) as pool:
             futures = {pool.submit(is_killed, mutant, suites(mutant, tests)): mutant for mutant in todo}
             alive = []
