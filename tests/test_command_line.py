@@ -229,6 +229,19 @@ def test_crash_reports_in_json_follow_the_schema(capsys: pytest.CaptureFixture[s
     assert len(data["read"]) == len(list(Path(place).iterdir()))
 
 
+def test_paths_given_twice_are_both_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    reports = [str(path) for path in sorted((ROOT / "tests/data/crash-reports").glob("*.ips"))[:2]]
+    logs = [str(tmp_path / "a.log"), str(tmp_path / "b.log")]
+    options = []
+    for log, report in zip(logs, reports):
+        Path(log).write_text(DEATH)
+        options += ["--logs", log, "--crash-reports", report]
+    cli.main(["doctor", "--json", "--only", "crashes", "--only", "crash-reports", *options])
+    data = json.loads(capsys.readouterr().out)
+    assert [read["path"] for read in data["read"]] == logs + reports
+    assert data["looked_at"]["crash-reports"] == f"read 2 crash reports in {', '.join(reports)}"
+
+
 @pytest.mark.parametrize("name", ["", "python3.12-kalite2844.ips"], ids=["directory", "file"])
 @pytest.mark.parametrize(("installed", "status"), [("2025-01-07T15:12:00", 1), ("2025-01-07T15:13:00", 0)])
 def test_no_crash_report_from_before_the_installation_keeps_the_exit_status_at_1(

@@ -23,7 +23,7 @@ FORKED = {"libsystem_c.dylib": ["crashed on child side of fork pre-exec"]}
 
 
 def judge(place: Path, installed_at: float = CRASHED_AT, switch_on: str = "") -> Answer:
-    return module.crash_reports(place, installed_at, switch_on)
+    return module.crash_reports([place], installed_at, switch_on)
 
 
 def ips(path: Path, frames: str, asi: object = None, **more: object) -> Path:

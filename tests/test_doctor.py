@@ -26,7 +26,7 @@ def nobodys_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def answer(check: str, logs: Path = Path("/none")) -> Answer:
     """What one check answers."""
-    return doctor.diagnose(doctor.Facts(logs, Path("/none")), [check])[check]
+    return doctor.diagnose(doctor.Facts([logs], [Path("/none")]), [check])[check]
 
 
 def findings(check: str, logs: Path = Path("/none")) -> list[Any]:
@@ -317,7 +317,7 @@ def test_airflows_home_may_be_anything(tmp_path: Path, monkeypatch: pytest.Monke
     write(tmp_path / "file", "")
     write(tmp_path / "with logs/logs/a.log", "all is well\n")
     monkeypatch.setenv("AIRFLOW_HOME", str(tmp_path / place))
-    told = doctor.diagnose(doctor.Facts(None, None), ["crashes"])["crashes"]
+    told = doctor.diagnose(doctor.Facts(), ["crashes"])["crashes"]
     assert any(read.path.is_relative_to(tmp_path / place / "logs") for read in told.read)
     assert [it.evidence.partition(":")[0] for it in told.findings] == (
         [] if place == "with logs" else ["no log was found to look for deaths in"]
@@ -387,13 +387,13 @@ def test_a_check_that_fails_is_a_finding_and_stops_no_other(monkeypatch: pytest.
         raise RuntimeError("no luck")
 
     monkeypatch.setitem(doctor.CHECKS, "edited", ("?", broken))
-    answers = doctor.diagnose(doctor.Facts(Path("/none"), Path("/none")), ["edited", "startup"])
+    answers = doctor.diagnose(doctor.Facts([Path("/none")], [Path("/none")]), ["edited", "startup"])
     assert "no luck" in answers["edited"].findings[0].evidence
     assert answers["startup"].looked_at
 
 
 def test_every_answer_says_what_was_looked_at_and_every_finding_what_to_do(tmp_path: Path) -> None:
-    for name, told in doctor.diagnose(doctor.Facts(tmp_path, tmp_path), doctor.CHECKS).items():
+    for name, told in doctor.diagnose(doctor.Facts([tmp_path], [tmp_path]), doctor.CHECKS).items():
         assert told.looked_at, name
         for finding in told.findings:
             assert finding.severity in SEVERITIES

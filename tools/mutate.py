@@ -270,7 +270,7 @@ def survivors(chosen: Sequence[Mutant], at_once: int) -> list[Mutant]:
         tests = healthy(first)  # Leaves the tests' bytecode, too, which is half of the time of many mutants.
         copies.put(str(first))
         for number in range(1, at_once):
-            copies.put(shutil.copytree(first, Path(directory, str(number)), symlinks=True))
+            copies.put(shutil.copytree(first, f"{directory}/{number}", symlinks=True))
         with concurrent.futures.ProcessPoolExecutor(at_once, context, take_copy, (copies,)) as pool:
             futures = {pool.submit(is_killed, mutant, suites(mutant, tests)): mutant for mutant in todo}
             alive = []

@@ -91,8 +91,9 @@ def _parser() -> ArgumentParser:
     add["probe"]("--threads", action="store_const", const=4, default=0, help="with four other threads")
     add["probe"]("--titles", action="store_true", help="read the titles with ps (needs the extra `titles`)")
     add["probe"]("--simulate", action="store_true", help="use the stand-in for setproctitle, as off macOS")
-    add["doctor"]("--logs", type=_path, metavar="PATH", help="where logs lie (default: in AIRFLOW_HOME)")
-    add["doctor"]("--crash-reports", type=_path, metavar="PATH", help="where macOS's crash reports lie")
+    paths: dict[str, Any] = {"action": "append", "type": _path, "default": [], "metavar": "PATH"}
+    add["doctor"]("--logs", **paths, help="where logs lie (default: in AIRFLOW_HOME); repeatable")
+    add["doctor"]("--crash-reports", **paths, help="where macOS's crash reports lie; repeatable")
     add["doctor"]("--only", action="append", choices=doctor.CHECKS, metavar="NAME", help="one; repeatable")
     add["doctor"]("--list", action="store_true", help="list the checks and stop")
     return parser

@@ -9,6 +9,7 @@ import re
 import stat
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -33,23 +34,22 @@ class Kind(NamedTuple):
     whose: str  # OURS, ANOTHERS or UNTOLD
 
 
-def crash_reports(place: Path, installed_at: float, switch_on: str = "") -> Answer:
-    """Return what the crash reports in a directory and its `Retired`, or in one file, tell.
+def crash_reports(places: Sequence[Path], installed_at: float, switch_on: str = "") -> Answer:
+    """Return what the crash reports in directories and their `Retired`, or those files, tell.
 
     `installed_at`: seconds since the epoch; `switch_on`: what switches the shim on, "" if it is on.
     """
     paths, answer = list[Path](), Answer("")
-    directory = place
-    try:
-        for directory in (place, place / "Retired"):
+    for directory in [at for place in places for at in (place, place / "Retired")]:
+        try:
             paths += sorted(path for path in directory.iterdir() if path.suffix in (".ips", ".crash"))
-    except NotADirectoryError:
-        paths += [place] * (directory == place)
-    except OSError as error:
-        if directory == place or not isinstance(error, FileNotFoundError):
-            answer.read.append(Read(directory, 0, error.strerror or str(error)))
+        except NotADirectoryError:
+            paths += [directory] * (directory in places)
+        except OSError as error:
+            if directory in places or not isinstance(error, FileNotFoundError):
+                answer.read.append(Read(directory, 0, error.strerror or str(error)))
     groups: dict[Kind, list[tuple[Path, str]]] = {}
-    for path in paths:
+    for path in dict.fromkeys(paths):
         size, why = 0, ""
         try:
             if path.suffix == ".crash":
@@ -62,12 +62,12 @@ def crash_reports(place: Path, installed_at: float, switch_on: str = "") -> Answ
         except OSError as error:
             why = error.strerror or str(error)
         except (AttributeError, IndexError, KeyError, TypeError, ValueError, RecursionError) as error:
-            named = path == place or PYTHON.search(path.name)
+            named = path in places or PYTHON.search(path.name)
             why = f"{BROKEN}: {type(error).__name__} {error}" if named else OTHER_PROGRAM
         answer.read.append(Read(path, size, why))
     skipped = Counter(file.skipped.partition(":")[0] for file in answer.read)
     number = skipped.pop("", 0)
-    read = f"read {number} crash report{'s' * (number != 1)} in {place}"
+    read = f"read {number} crash report{'s' * (number != 1)} in {', '.join(map(str, places))}"
     answer.looked_at = "; ".join([read, *(f"{number} not read: {why}" for why, number in skipped.items())])
     answer.findings += [_finding(kind, found, switch_on) for kind, found in groups.items()]
     for why in sorted({*skipped} - {OTHER_PROGRAM, os.strerror(errno.ENOENT), OLD * bool(groups)}):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,23 +15,22 @@ from .log_file import Logs
 
 @dataclass(frozen=True)
 class Facts:
-    """Where to look (None: where Airflow and macOS have it), and what was found there, looked for once."""
+    """Where to look (nowhere: where Airflow and macOS have it), and what was found there, looked for once."""
 
-    logs_at: Path | None
-    crash_reports_at: Path | None
+    logs_at: Sequence[Path] = ()
+    crash_reports_at: Sequence[Path] = ()
 
     @functools.cached_property
     def logs(self) -> Logs:
-        places = [self.logs_at] if self.logs_at else airflow_server.default_logs()
-        return deaths.read(places, state.installed_at())
+        return deaths.read(self.logs_at or airflow_server.default_logs(), state.installed_at())
 
     @functools.cached_property
     def remedy(self) -> str:  # of deaths since the installation, "" if the shim is on
         return "; ".join(finding.remedy for finding in state.startup().findings)
 
     def crash_reports(self) -> Answer:
-        place = self.crash_reports_at or Path(os.path.expanduser("~/Library/Logs/DiagnosticReports"))
-        return crash_reports.crash_reports(place, state.installed_at(), self.remedy)
+        places = self.crash_reports_at or [Path(os.path.expanduser("~/Library/Logs/DiagnosticReports"))]
+        return crash_reports.crash_reports(places, state.installed_at(), self.remedy)
 
 
 # What each check asks, and how it is made: each takes only what it uses.
