@@ -10,7 +10,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,16 @@ ENTRIES = [
 LINE = "[2025-10-05 16:49:14 +0200] [95625] [ERROR] Worker (pid:96284) was sent SIGSEGV!"
 DIED_AT = datetime.datetime(2025, 10, 5, 14, 49, 14, tzinfo=datetime.timezone.utc).timestamp()
 DAY = 86_400.0
+
+
+@pytest.fixture(autouse=True)
+def this_machines_zone(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A zone that no log here is written in."""
+    monkeypatch.setenv("TZ", "NST3:30")
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
 
 
 def read(*places: Path, installed_at: float = DIED_AT) -> log_file.Logs:
@@ -313,6 +323,33 @@ def test_the_parents_line_tells_when_a_process_died_whose_own_lines_have_no_time
     assert counts(told(tmp_path / "a.log", text, installed_at=noon)) == expected
 
 
+def test_a_process_number_that_is_given_again_later_is_another_death(tmp_path: Path) -> None:
+    def killed(seconds: int) -> str:
+        return GUNICORN.format(f"13:00:{seconds:02}", "ERROR", "Worker (pid:7) was sent SIGSEGV!")
+
+    assert counts(told(tmp_path / "a.log", killed(0) + killed(2))) == (1, 0, 0)
+    assert counts(told(tmp_path / "a.log", killed(0) + killed(3))) == (2, 0, 0)
+    other = "WorkerLostError: Worker exited prematurely: signal 11 (SIGSEGV) Job: {}.\n"
+    assert counts(told(tmp_path / "a.log", killed(0) + other.format(0) + other.format(1))) == (3, 0, 0)
+
+
+def test_however_many_processes_die_each_death_counts_once(tmp_path: Path) -> None:
+    lines = [
+        GUNICORN.format("13:00:00", "ERROR", f"Worker (pid:{pid}) was sent SIGSEGV!") for pid in range(25_000)
+    ]
+    twice = [line for line in lines for _ in range(2)]
+    assert counts(told(tmp_path / "a.log", "".join(twice))) == (25_000, 0, 0)
+    again = "".join(lines[:9_000] + lines[:9_000])
+    assert counts(told(tmp_path / "a.log", again)) == (9_000, 0, 0)
+
+
+def test_lines_a_minute_apart_tell_of_two_deaths(tmp_path: Path) -> None:
+    one = "[2025-10-05 13:00:00 +0000] Fatal Python error: Segmentation fault\n"
+    for second, deaths_told in ("13:01:00", 1), ("13:01:01", 2):
+        other = f"[2025-10-05 {second} +0000] Task exited with return code Negsignal.SIGSEGV\n"
+        assert counts(told(tmp_path / "a.log", one + other)) == (deaths_told, 0, 0)
+
+
 # --- findings ----------------------------------------------------------------------------------
 
 
@@ -404,6 +441,79 @@ def test_a_dump_that_does_not_tell_which_of_its_threads_died_is_unknown(tmp_path
         assert rows(finding)[0]["cause"] == cause
 
 
+def test_the_first_death_of_each_program_is_named_by_its_line(tmp_path: Path) -> None:
+    filler = "web | all is well\n" * 70_000  # more than a block
+    text = f"{filler}web | {LINE}\n{filler}web | {LINE.replace('96284', '1')}\nbeat | {LINE}\n{filler}cron | {LINE}"
+    [finding] = deaths.crashes(told(tmp_path / "a.log", text), "").findings
+    assert {row["program"]: (row["first"], row["since"]) for row in rows(finding)} == {
+        "web": (f"{tmp_path}/a.log:70001", 2),
+        "beat": (f"{tmp_path}/a.log:140003", 1),
+        "cron": (f"{tmp_path}/a.log:210004", 1),
+    }
+
+
+def test_a_dump_far_down_in_a_log_has_its_cause(tmp_path: Path) -> None:
+    dump = DUMP.format(time="[2025-10-05 16:49:14 +0200]", file="/py/socket.py", function="getaddrinfo")
+    text = "all is well\n" * 300_000 + dump
+    assert list(told(tmp_path / "a.log", text).deaths) == [("scheduler", "DNS/Network/Security")]
+
+
+@pytest.mark.parametrize(
+    ("deep", "cause"), [(7, "DNS/Network/Security"), (8, "unknown")], ids=["eighth frame", "ninth frame"]
+)
+def test_a_dumps_first_eight_frames_count(tmp_path: Path, deep: int, cause: str) -> None:
+    frames = ['  File "/a.py", line 1 in f'] * deep + ['  File "/py/socket.py", line 1 in getaddrinfo', ""]
+    text = DIES.partition("  File")[0] + "\n".join(frames)
+    assert list(told(tmp_path / "a.log", text).deaths) == [("a", cause)]
+
+
+def test_a_dumps_other_threads_do_not_count(tmp_path: Path) -> None:
+    thread = 'Thread 0x2 (most recent call first):\n  File "/py/socket.py", line 1 in getaddrinfo\n'
+    text = "Fatal Python error: Segmentation fault\n\n" + thread + DIES.partition("\n\n")[2] + thread
+    assert list(told(tmp_path / "a.log", text).deaths) == [("a", "unknown")]
+
+
+@pytest.mark.parametrize("since", [0, 1, 2])
+def test_a_finding_says_how_many_and_what_to_do(tmp_path: Path, since: int) -> None:
+    for number_of, program in enumerate(("web", "beat")[:since]):
+        (tmp_path / f"{program}.log").write_text(LINE.replace("96284", str(number_of)) + "\n")
+    (tmp_path / "old.log").write_text(LINE.replace("2025", "2024"))
+    [finding] = deaths.crashes(read(tmp_path), "switch it on").findings
+    assert finding.evidence == (
+        f"{since} death{'s' * (since != 1)} by SIGSEGV or Objective-C's abort since the shim was installed,"
+        " 1 before, 0 undated"
+    )
+    watch = f"to see the cause, {deaths.WATCH}"
+    assert (
+        finding.remedy
+        == {
+            0: "nothing to do: none is newer than the installation",
+            1: f"switch it on; then restart web; {watch}",
+            2: f"switch it on; then restart beat, web; {watch}",
+        }[since]
+    )
+
+
+def test_where_the_shim_is_on_only_what_setproctitle_killed_is_to_be_restarted(tmp_path: Path) -> None:
+    (tmp_path / "web.log").write_text(LINE)
+    [finding] = deaths.crashes(read(tmp_path), "").findings
+    assert finding.remedy == f"to see the cause, {deaths.WATCH}"
+    dump = DUMP.format(time="[2025-10-05 16:49:14 +0200]", file="/gunicorn/util.py", function="_setproctitle")
+    (tmp_path / "web.log").write_text(dump)
+    [finding] = deaths.crashes(read(tmp_path), "").findings
+    assert finding.remedy == "restart what may run since before the installation: scheduler"
+
+
+def test_faulthandlers_dumps_of_airflow_3_need_no_advice(tmp_path: Path) -> None:
+    (tmp_path / "a.log").write_text("scheduler  | x\napi-server | x\n")
+    (tmp_path / "b.log").write_text("all is well\n")
+    [finding] = deaths.crashes(read(tmp_path), "").findings
+    assert finding.evidence.startswith("Airflow 3 logs no death of its workers unless faulthandler is on")
+    (tmp_path / "c.log").write_text(DIES)
+    [finding] = deaths.crashes(read(tmp_path), "").findings
+    assert finding.evidence.startswith("0 deaths by SIGSEGV")
+
+
 # --- what was read -----------------------------------------------------------------------------
 
 
@@ -431,6 +541,46 @@ def test_what_was_read_and_what_was_not_is_told(tmp_path: Path) -> None:
     assert answer.read == logs.read
     assert answer.looked_at.startswith("read 3 logs, 0.0 MB, 2025-10-01 to 2025-10-05; 1 .gz not read")
     assert list(logs.deaths) == [("scheduler", "unknown")]
+
+
+@pytest.mark.parametrize("suffix", [".gz", ".bz2", ".xz", ".zst", ".zip", ".Z", ".lz4", ".7z"])
+def test_a_packed_log_is_named_as_not_read(tmp_path: Path, suffix: str) -> None:
+    (tmp_path / f"a.log{suffix}").write_text(LINE)
+    (tmp_path / "b.log").write_text(LINE)
+    assert (
+        deaths.looked_at(read(tmp_path))
+        == f"read 1 log, 0.0 MB, 2025-10-05 to 2025-10-05; 1 {suffix} not read"
+    )
+
+
+def test_why_something_was_not_read_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").write_bytes(b"\0")
+    scan = os.scandir
+
+    def refuse(path: str) -> Any:
+        if path == str(tmp_path / "a"):  # Tests may run as root, whom no permission stops.
+            raise PermissionError(13, "Permission denied", path)
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    skipped = {(file.path.name, file.bytes, file.skipped) for file in read(tmp_path).read}
+    assert skipped == {("a", 0, "Permission denied"), ("b", 0, "not text")}
+
+
+def test_the_span_of_times_is_in_utc(tmp_path: Path) -> None:
+    text = (
+        "[2025-10-04 23:00:00 +0000] a\nall is well\n[2025-10-05 01:00:00 +0200] b\n2025-10-06 23:30:00 c\n"
+    )
+    logs = told(tmp_path / "a.log", text)
+    assert deaths.looked_at(logs) == "read 1 log, 0.0 MB, 2025-10-04 to 2025-10-06"
+
+
+def test_programs_are_named_by_their_directory_or_else_their_file(tmp_path: Path) -> None:
+    for name in ("top.log", "web/x.log", "beat/deep/down/x.log"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(LINE)
+    assert sorted(program for program, _ in read(tmp_path).deaths) == ["beat", "top", "web"]
 
 
 def test_a_log_that_lies_in_two_places_is_read_once(tmp_path: Path) -> None:

@@ -66,7 +66,7 @@ OUTSIDE = [
     "test_release.py",
 ]
 
-# Tests that run a file in other interpreters, where no coverage is measured.
+# Tests that run a file in other interpreters, where no coverage is measured, or run no line of it after import.
 ELSEWHERE = {
     "__init__.py": [
         "test_finder.py",
@@ -84,6 +84,7 @@ ELSEWHERE = {
     "packaged.py": ["test_packaged.py"],
     "titles.py": ["test_titles.py"],
     "diagnosis/cli.py": ["test_command_line.py"],
+    "diagnosis/finding.py": ["test_deaths.py", "test_doctor.py", "test_command_line.py"],
     "diagnosis/probe.py": ["test_probe.py"],
     "diagnosis/probe_child.py": ["test_probe.py"],
 }

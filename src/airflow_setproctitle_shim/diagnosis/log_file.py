@@ -183,7 +183,7 @@ def _telling(file: BinaryIO, logs: Logs) -> Iterator[_Line]:
 
 def _tells(line: bytes, coloured: bool) -> tuple[times.Moment | None, bytes, list[signs.Told]]:
     """Return a line's own time, the program whose name it begins with, and what it tells."""
-    its = PREFIX.match(line) if line.find(b"| ", 0, 99) > 0 else None
+    its = PREFIX.match(line)
     text = line[its.end() :] if its else line
     if coloured:
         text = ANSI.sub(b"", text)
