@@ -109,6 +109,68 @@ def test_a_time_without_a_zone_counts_only_where_every_zone_agrees(
     assert counts(told(tmp_path / "a.log", line, installed_at=written + hours * 3600)) == expected
 
 
+@pytest.mark.parametrize(
+    ("installed", "side"),
+    [(-14 * 3600, "since"), (-14 * 3600 + 1, "undated"), (12 * 3600, "undated"), (12 * 3600 + 1, "before")],
+)
+def test_the_zones_reach_from_14_hours_east_to_12_hours_west(installed: int, side: str) -> None:
+    noon = times.moment(times.DATED.match(b"2025-10-05 12:00:00 x"))
+    assert noon
+    at = datetime.datetime(2025, 10, 5, 12, tzinfo=datetime.timezone.utc).timestamp()
+    assert times.side(noon, at + installed) == side
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "seconds"),
+    [
+        ("2025-10-05 12:00:00", "2025-10-05 12:00:00", 0),
+        ("2025-10-05 12:00:00", "2025-10-05 12:00:05", 5),
+        ("2025-10-05 12:00:00,5", "2025-10-05 12:00:05,1", 5),
+        ("2025-10-05 12:00:00,5", "2025-10-05 12:00:05.1", 0),
+        ("2025-10-05 12:00:00", "2025/10/05 12:00:05", 0),
+        ("2025-10-05 12:00:00Z", "2025-10-05 14:00:05+0200", 5),
+        ("2025-10-05 12:00:00Z", "2025-10-05 12:00:05", 0),
+        ("2025-10-05 12:00:00Z", "2025-10-06 12:00:00", 10 * 3600),
+        ("2025-10-05 12:00:00Z", "2025-10-04 12:00:00", 12 * 3600),
+        ("Oct  5 12:00:00", "Oct  5 12:00:07", 7),
+    ],
+)
+def test_times_are_as_far_apart_as_they_are_in_the_nearest_zones(
+    one: str, other: str, seconds: float
+) -> None:
+    first, second = (times.moment(times.DATED.match(f"{text} x".encode())) for text in (one, other))
+    assert first and second
+    assert times.apart(first, second) == times.apart(second, first) == seconds
+
+
+@pytest.mark.parametrize("month", range(1, 13))
+def test_every_month_is_known(month: int) -> None:
+    day = datetime.datetime(2025, month, 15, 12, tzinfo=datetime.timezone.utc)
+    written = times.moment(times.DATED.match(f"{day:%b %d %H:%M:%S} 2025 x".encode()))
+    assert written and written.latest == day.timestamp() + 12 * 3600
+
+
+@pytest.mark.parametrize(("apart", "shown"), [(60, {b"-": 20700.0}), (61, {})])
+def test_a_time_between_two_with_a_zone_a_minute_apart_shows_its_own(
+    apart: int, shown: dict[bytes, float]
+) -> None:
+    lines = ["2025-10-05 12:00:00Z a", "2025-10-05 17:45:59 b", f"2025-10-05 12:01:{apart - 60:02}Z c"]
+    assert times.zones("\n".join(lines).encode()) == shown
+    assert times.zones("\n".join(lines[1:]).encode()) == {}
+
+
+@pytest.mark.parametrize("escape", ["\x1b", "\\u001b", "#033"])
+def test_colours_hide_no_death_and_no_name(tmp_path: Path, escape: str) -> None:
+    line = f"{escape}[31mWorker (pid:{escape}[1m7{escape}[0m) was sent SIGSEGV!{escape}[0m\n"
+    assert counts(told(tmp_path / "a.log", "all is well\n" + line)) == (0, 0, 1)
+    assert counts(told(tmp_path / "a.log", line + LINE.replace("96284", "7"))) == (0, 1, 0)
+
+
+def test_a_name_before_a_line_hides_no_beginning(tmp_path: Path) -> None:
+    logs = told(tmp_path / "a.log", "web  | make: *** [run] Error 139\n")
+    assert list(logs.deaths) == [("web", "unknown")]
+
+
 @pytest.mark.parametrize("zone", ["PST8", "UTC0", "JST-9"])
 def test_this_machines_zone_is_not_taken_for_that_of_a_log(tmp_path: Path, zone: str) -> None:
     line = "2025-10-05 14:49:14 [info     ] Process exited exit_code=<Negsignal.SIGSEGV: -11>\n"
