@@ -7,7 +7,7 @@ import os
 import pickle
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -15,6 +15,8 @@ from consumers.harness import Consumer, NativeCode, Outcome, run
 from environments import ROOT, MadeOnce, Venv, interpreter, uv
 from filelock import FileLock
 from hypothesis import HealthCheck, settings
+
+import airflow_setproctitle_shim as shim
 
 # How long an example takes says how busy the machine is, not whether the code is right.
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -25,6 +27,13 @@ settings.load_profile("untimed")
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin the long tests first, so that at the end no process waits for the other's last one."""
     items.sort(key=lambda item: item.get_closest_marker("long") is None)
+
+
+@pytest.fixture(autouse=True)
+def no_title_is_left() -> Iterator[None]:
+    """The titles that a test sets are no other test's."""
+    yield
+    shim.finder.process_title = None
 
 
 @pytest.fixture(scope="session")

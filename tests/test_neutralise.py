@@ -52,7 +52,6 @@ def native() -> Iterator[types.ModuleType]:
     forget()
     yield importlib.import_module("setproctitle")
     shim.deactivate()
-    shim.finder.process_title = None
     forget()
 
 

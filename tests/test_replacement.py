@@ -28,11 +28,9 @@ import airflow_setproctitle_shim as shim
 def served() -> Iterator[ModuleType]:
     """`import setproctitle` with the shim on, and everything as it was afterwards."""
     sys.modules.pop("setproctitle", None)
-    shim.finder.process_title = None  # Other modules' tests set titles too.
     shim.activate()
     yield importlib.import_module("setproctitle")
     shim.deactivate()
-    shim.finder.process_title = None
 
 
 @pytest.fixture(scope="module")

@@ -28,7 +28,6 @@ def as_it_was() -> Iterator[None]:
     forget()
     yield
     shim.deactivate()
-    shim.finder.process_title = None
     forget()
 
 
