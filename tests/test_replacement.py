@@ -28,6 +28,7 @@ import airflow_setproctitle_shim as shim
 def served() -> Iterator[ModuleType]:
     """`import setproctitle` with the shim on, and everything as it was afterwards."""
     sys.modules.pop("setproctitle", None)
+    shim.finder.process_title = None  # The compatibility matrix runs this file without conftest.py.
     shim.activate()
     yield importlib.import_module("setproctitle")
     shim.deactivate()

@@ -81,11 +81,11 @@ def test_an_unknown_value_survives_a_closed_stderr(mac: Venv) -> None:
     assert json.loads(done.stdout.splitlines()[-1])["finders"] == 1
 
 
-def test_startup_says_nothing_and_writes_nothing(mac: Venv) -> None:
-    before = sorted(mac.path.rglob("*"))
-    done = mac.run("-B", "-c", "pass")
+def test_startup_says_nothing_and_writes_nothing(fresh_venv: Venv) -> None:
+    before = sorted(fresh_venv.path.rglob("*"))
+    done = fresh_venv.run("-B", "-c", "pass")
     assert (done.stdout, done.stderr) == ("", "")
-    assert sorted(mac.path.rglob("*")) == before
+    assert sorted(fresh_venv.path.rglob("*")) == before
 
 
 def test_startup_loads_only_the_package_itself(mac: Venv, linux: Venv) -> None:
