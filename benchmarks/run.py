@@ -23,7 +23,7 @@ from typing import Callable
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent / "tests"))
 
-from declared import ACTIVE, AIRFLOW, GOALS, INACTIVE, OURS, SETPROCTITLE, STARTS, VERSIONS, Start
+from declared import ACTIVE, AIRFLOW, GOALS, INACTIVE, LINES, OURS, SETPROCTITLE, STARTS, VERSIONS, Start
 from machine import (
     Command,
     Missing,
@@ -369,11 +369,10 @@ def logs(run: Run) -> Iterator[Row]:
     program = venv.site_packages / "logs.py"
     program.write_text((HERE / "programs/logs.py").read_text())
     inside = str(venv.inside / program.relative_to(venv.outside))
-    for kind in ("gunicorn", "celery", "airflow 2", "airflow 3", "shell", "no death"):
-        result = json.loads(venv.run(inside, kind, str(10**7 if run.quick else 10**8)))
-        row = Row(
-            "logs", f"{'10' if run.quick else '100'} MB, {kind}", "", {"seconds": Figure(result["seconds"])}
-        )
+    megabytes = 10 if run.quick else 100
+    for kind, line in LINES.items():
+        result = json.loads(venv.run(inside, line, str(megabytes * 10**6)))
+        row = Row("logs", f"{megabytes} MB, {kind}", "", {"seconds": Figure(result["seconds"])})
         row.note = f"{result['deaths']:,} deaths"
         yield row
 
