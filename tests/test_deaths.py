@@ -401,8 +401,8 @@ def test_however_many_processes_die_each_death_counts_once(tmp_path: Path) -> No
     ]
     twice = [line for line in lines for _ in range(2)]
     assert counts(told(tmp_path / "a.log", "".join(twice))) == (25_000, 0, 0)
-    again = "".join(lines[:9_000] + lines[:9_000])
-    assert counts(told(tmp_path / "a.log", again)) == (9_000, 0, 0)
+    again = "".join(lines[:12_000] + lines[2_000:12_000])  # as many as are remembered at least
+    assert counts(told(tmp_path / "a.log", again)) == (12_000, 0, 0)
 
 
 def test_lines_a_minute_apart_tell_of_two_deaths(tmp_path: Path) -> None:
@@ -632,7 +632,7 @@ def test_why_something_was_not_read_is_told(tmp_path: Path, monkeypatch: pytest.
 
 def test_the_span_of_times_is_in_utc(tmp_path: Path) -> None:
     text = (
-        "[2025-10-04 23:00:00 +0000] a\nall is well\n[2025-10-05 01:00:00 +0200] b\n2025-10-06 23:30:00 c\n"
+        "[2025-10-04 01:00:00 +0000] a\nall is well\n[2025-10-05 01:00:00 +0200] b\n2025-10-06 23:30:00 c\n"
     )
     logs = told(tmp_path / "a.log", text)
     assert deaths.looked_at(logs) == "read 1 log, 0.0 MB, 2025-10-04 to 2025-10-06"
