@@ -11,7 +11,7 @@ import pytest
 from environments import ROOT, Venv
 
 from airflow_setproctitle_shim.diagnosis import airflow_server, doctor, packages
-from airflow_setproctitle_shim.diagnosis.finding import SEVERITIES, Answer
+from airflow_setproctitle_shim.diagnosis.finding import SEVERITIES, Answer, Finding
 
 SHIM = "airflow_setproctitle_shim"
 
@@ -256,9 +256,12 @@ def test_the_old_recipes_patch_is_recognised(site: Path) -> None:
 def test_by_default_the_logs_of_airflows_home_are_read(tmp_path: Path) -> None:
     home = tmp_path / "airflow"
     write(home / "logs/scheduler/a.log", "")
-    write(home / "standalone.log", "")
-    write(home / "airflow.db", "")
-    assert airflow_server.default_logs() == [home / "logs", home / "standalone.log"]
+    for name in ("b.err", "standalone.log", "airflow.db", "a.out"):
+        write(home / name, "")
+    assert airflow_server.default_logs() == [
+        home / "logs",
+        *(home / name for name in ("standalone.log", "b.err", "a.out")),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -324,7 +327,7 @@ def test_airflows_home_may_be_anything(tmp_path: Path, monkeypatch: pytest.Monke
     )
 
 
-@pytest.mark.parametrize("kind", ["pipe", "directory", "another file"])
+@pytest.mark.parametrize("kind", ["pipe", "directory", "cannot be read", "another file"])
 def test_airflows_file_may_be_none_or_elsewhere(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
@@ -334,6 +337,8 @@ def test_airflows_file_may_be_none_or_elsewhere(
         os.mkfifo(path)
     elif kind == "directory":
         path.mkdir()
+    elif kind == "cannot be read":
+        path.symlink_to("/proc/self/mem")
     else:
         monkeypatch.setenv("AIRFLOW_CONFIG", "$AIRFLOW_HOME/other.cfg")
         write(path.with_name("other.cfg"), LATER)
@@ -351,17 +356,18 @@ REFUSED = """\
 
 
 @pytest.mark.parametrize(
-    ("variable", "file", "evidence"),
+    ("variable", "file", "places"),
     [
-        ("", "", "is set nowhere"),
-        ("a", "", "is set in AIRFLOW__API_AUTH__JWT_SECRET; every component must see the same"),
-        ("", "a", "is set in HOME/airflow.cfg; every component must see the same"),
-        ("a", "b", "is set in AIRFLOW__API_AUTH__JWT_SECRET and HOME/airflow.cfg; every"),
-        ("!a", "a", "is set in HOME/airflow.cfg and AIRFLOW__API_AUTH__JWT_SECRET_CMD; every component"),
+        ("", "", ""),
+        ("SECRET", "", "AIRFLOW__API_AUTH__JWT_SECRET"),
+        ("", "a", "HOME/airflow.cfg"),
+        ("SECRET", "b", "AIRFLOW__API_AUTH__JWT_SECRET and HOME/airflow.cfg"),
+        ("SECRET_CMD", "a", "HOME/airflow.cfg and AIRFLOW__API_AUTH__JWT_SECRET_CMD"),
+        ("SECRET_SECRET", "", "AIRFLOW__API_AUTH__JWT_SECRET_SECRET"),
     ],
 )
 def test_refused_workers_are_counted_and_the_secret_is_looked_for(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str, file: str, evidence: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str, file: str, places: str
 ) -> None:
     home = tmp_path / "airflow"
     write(home / "logs/scheduler/a.log", REFUSED)
@@ -369,14 +375,22 @@ def test_refused_workers_are_counted_and_the_secret_is_looked_for(
         home / "airflow.cfg",
         f"[api_auth]\n# a % sign is no interpolation\njwt_secret = {file}\n[x]\ny = %(z\n",
     )
-    command = "_CMD" if variable.startswith("!") else ""
-    monkeypatch.setenv(f"AIRFLOW__API_AUTH__JWT_SECRET{command}", variable)
-    [finding] = findings("execution-api", logs=home / "logs")
-    assert finding.evidence.startswith("401 of the execution API to workers: 1; ")
-    assert evidence.replace("HOME", str(home)) in finding.evidence
-    assert len(finding.sources) == 2 and "clocks" in finding.remedy
-    assert finding.data == {"count": 1}
-    assert not any(secret in finding.evidence.split() for secret in ("a", "b"))
+    if variable:
+        monkeypatch.setenv(f"AIRFLOW__API_AUTH__JWT_{variable}", "a")
+    told = answer("execution-api", logs=home / "logs")
+    is_set = f"is set in {places.replace('HOME', str(home))}; every component must see the same, and the same time of day"
+    assert [read.path for read in told.read] == [home / "logs/scheduler/a.log"]
+    assert told.findings == [
+        Finding(
+            "warning",
+            "401 of the execution API to workers: 1; [api_auth] jwt_secret "
+            + (is_set if places else "is set nowhere, so every component makes up its own"),
+            "export AIRFLOW__API_AUTH__JWT_SECRET=... with one value for all components; compare clocks",
+            ("apache/airflow/issues/49871", "apache/airflow/issues/51235"),
+            (f"scheduler: first at {home / 'logs/scheduler/a.log'}:1",),
+            {"count": 1},
+        )
+    ]
 
 
 # --- the whole -----------------------------------------------------------------------------------

@@ -5,7 +5,7 @@
     python tools/mutate.py --tenth           a random tenth; --one-in N: another part; --seed N repeats one
     python tools/mutate.py --files cli.py    those of some files only
 
-Needs Python 3.11 or later. Prints each mutant that the tests let live.
+Needs Python 3.11 or later. Prints each mutant that the tests let live, when it is found and again at the end.
 Exit status 1: the score is below 95 %, or a survivor is not in survivors.toml with the reason why it may live. What
 a part comes to is only printed.
 
@@ -33,7 +33,9 @@ import re
 import shutil
 import signal
 import sys
+import sysconfig
 import tempfile
+import venv
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -180,10 +182,23 @@ def run_tests(
     Bytecode is written only if `cached`: of two mutants, one could be taken for the other.
     """
     os.chdir(copy)
-    os.environ.update(PYTHONPATH=str(copy / "src"), PYTHONDONTWRITEBYTECODE="1")
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    os.environ.update(PATH=path, PYTHONPATH=str(copy / "src"), PYTHONDONTWRITEBYTECODE="1")
     sys.dont_write_bytecode = not cached
+    sys.executable = str(copy / ".venv/bin/python")
     sys.path[:0] = [str(copy / "src")]
     return int(pytest.main([*OPTIONS, "-c", str(copy / "pyproject.toml"), *tests], plugins=list(plugins)))
+
+
+def make_venv(copy: Path) -> None:
+    """Make the copy an environment in which it comes before the package installed here.
+
+    Tests start its Python without PYTHONPATH.
+    """
+    venv.create(copy / ".venv", symlinks=True)
+    [site_packages] = copy.glob(".venv/lib/*/site-packages")
+    here = f"import site; site.addsitedir({sysconfig.get_path('purelib')!r})"
+    (site_packages / "the_copy.pth").write_text(f"{copy / 'src'}\n{here}\n")
 
 
 def in_a_process(function: Any, *arguments: Any) -> int | None:
@@ -268,10 +283,12 @@ def survivors(chosen: Sequence[Mutant], at_once: int) -> list[Mutant]:
         first = Path(directory, "0")
         ignored = shutil.ignore_patterns(".*", "__pycache__", "results")
         shutil.copytree(ROOT, first, symlinks=True, ignore=ignored)
+        make_venv(first)
         tests = healthy(first)  # Leaves the tests' bytecode, too, which is half of the time of many mutants.
         copies.put(str(first))
         for number in range(1, at_once):
             copies.put(shutil.copytree(first, f"{directory}/{number}", symlinks=True))
+            make_venv(Path(directory, str(number)))
         with concurrent.futures.ProcessPoolExecutor(at_once, context, take_copy, (copies,)) as pool:
             futures = {pool.submit(is_killed, mutant, suites(mutant, tests)): mutant for mutant in todo}
             alive = []
@@ -280,6 +297,7 @@ def survivors(chosen: Sequence[Mutant], at_once: int) -> list[Mutant]:
                     print(futures[future].key, file=killed, flush=True)
                 else:
                     alive.append(futures[future])
+                    print(f"\r{futures[future].file}\n{futures[future].change}\n", file=sys.stderr)
                 print(f"\r{number} of {len(todo)}, {len(alive)} survive", end="", file=sys.stderr, flush=True)
     print(file=sys.stderr)
     return [mutant for mutant in todo if mutant in alive]
