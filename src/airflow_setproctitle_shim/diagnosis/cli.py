@@ -79,7 +79,7 @@ def _parser() -> ArgumentParser:
     parser.description = f"Keeps setproctitle from crashing forks on macOS, unless {VARIABLE}=off."
     parser.epilog = "Exit status: 0 fine, 1 something needs attention, 2 wrong usage."
     parser.add_argument("--version", action="version", version=__version__)
-    commands = parser.add_subparsers(required=True, dest="command", metavar="COMMAND")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
     add = {}
     for name, function in COMMANDS.items():
         text = function.__doc__
