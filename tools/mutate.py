@@ -270,8 +270,8 @@ def healthy(directory: Path) -> dict[str, dict[int, list[str]]]:
     return {file: {int(line): tests for line, tests in lines.items()} for file, lines in by_text.items()}
 
 
-def survivors(chosen: Sequence[Mutant], at_once: int) -> list[Mutant]:
-    """Return the mutants that no test kills; write down the others."""
+def survivors(chosen: Sequence[Mutant], at_once: int, reasons: dict[tuple[str, str], str]) -> list[Mutant]:
+    """Return the mutants that no test kills, and show each when it is found; write down the others."""
     known = set(KILLED.read_text().split()) if KILLED.exists() else set()
     todo = [mutant for mutant in chosen if mutant.key not in known]
     print(f"{len(chosen)} mutants, {len(chosen) - len(todo)} known to be killed", file=sys.stderr)
@@ -297,10 +297,16 @@ def survivors(chosen: Sequence[Mutant], at_once: int) -> list[Mutant]:
                     print(futures[future].key, file=killed, flush=True)
                 else:
                     alive.append(futures[future])
-                    print(f"\r{futures[future].file}\n{futures[future].change}\n", file=sys.stderr)
+                    print(f"\r{told(futures[future], reasons)}", file=sys.stderr)
                 print(f"\r{number} of {len(todo)}, {len(alive)} survive", end="", file=sys.stderr, flush=True)
     print(file=sys.stderr)
     return [mutant for mutant in todo if mutant in alive]
+
+
+def told(mutant: Mutant, reasons: dict[tuple[str, str], str]) -> str:
+    """Return how a survivor is shown: where it is, why it may live, and what it changes."""
+    why = reasons.get((mutant.file, mutant.change), "NOT LISTED in survivors.toml")
+    return f"{mutant.file}: {why}\n{mutant.change}\n"
 
 
 def options() -> argparse.Namespace:
@@ -337,13 +343,12 @@ def main() -> int:
     KILLED.parent.mkdir(exist_ok=True)
     if chosen.fresh:
         KILLED.unlink(missing_ok=True)
-    alive = survivors(everyone, chosen.at_once)
-
     listed = tomllib.loads((ROOT / "tools/survivors.toml").read_text()).get("survivor", [])
     reasons = {(entry["file"], entry["change"].strip()): entry["reason"] for entry in listed}
+    alive = survivors(everyone, chosen.at_once, reasons)
     seen = {(mutant.file, mutant.change) for mutant in alive}
-    for file, change in sorted(seen):
-        print(f"{file}: {reasons.get((file, change), 'NOT LISTED in survivors.toml')}\n{change}\n")
+    for text in sorted({told(mutant, reasons) for mutant in alive}):
+        print(text)
     gone = reasons.keys() & {(mutant.file, mutant.change) for mutant in everyone} - seen
     gone |= set() if chosen.one_in or chosen.files else reasons.keys() - seen
     for file, change in sorted(gone):
