@@ -89,6 +89,7 @@ ELSEWHERE = {
     "diagnosis/finding.py": ["test_deaths.py", "test_doctor.py", "test_command_line.py"],
     "diagnosis/probe.py": ["test_probe.py"],
     "diagnosis/probe_child.py": ["test_probe.py"],
+    "diagnosis/state.py": ["test_status.py"],
 }
 
 
