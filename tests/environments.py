@@ -93,6 +93,28 @@ class Venv:
         return self.run("-c", code, *arguments, check=True, **variables).stdout.strip()
 
 
+def write(path: Path, content: str | bytes) -> Path:
+    """Write a file, with the directories that it needs; return its path."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return path
+
+
+def distribution(
+    site: Path, name: str, files: dict[str, bytes], version: str = "1.0", requires: str = ""
+) -> Path:
+    """Install a distribution with these files by hand; return its metadata's directory."""
+    for file, content in files.items():
+        write(site / file, content)
+    metadata = site / f"{name.replace('-', '_')}-{version}.dist-info"
+    write(
+        metadata / "METADATA",
+        f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n{f'Requires-Dist: {requires}' * bool(requires)}\n",
+    )
+    write(metadata / "RECORD", "".join(f"{file},,\n" for file in files))
+    return metadata
+
+
 def pyenv_pythons(versions: str) -> list[str]:
     """Return the paths of pyenv's Pythons whose version fits the pattern."""
     pyenv = shutil.which("pyenv")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from environments import ROOT, Venv
+from environments import ROOT, Venv, distribution, write
 
 from airflow_setproctitle_shim.diagnosis import airflow_server, doctor, packages
 from airflow_setproctitle_shim.diagnosis.finding import SEVERITIES, Answer, Finding
@@ -31,27 +31,6 @@ def answer(check: str, logs: Path = Path("/none")) -> Answer:
 
 def findings(check: str, logs: Path = Path("/none")) -> list[Any]:
     return answer(check, logs).findings
-
-
-def write(path: Path, content: str | bytes) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(content.encode() if isinstance(content, str) else content)
-    return path
-
-
-def distribution(
-    site: Path, name: str, files: dict[str, bytes], version: str = "1.0", requires: str = ""
-) -> Path:
-    """Install a distribution with these files by hand; return its metadata's directory."""
-    for file, content in files.items():
-        write(site / file, content)
-    metadata = site / f"{name.replace('-', '_')}-{version}.dist-info"
-    write(
-        metadata / "METADATA",
-        f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n{f'Requires-Dist: {requires}' * bool(requires)}\n",
-    )
-    write(metadata / "RECORD", "".join(f"{file},,\n" for file in files))
-    return metadata
 
 
 @pytest.fixture

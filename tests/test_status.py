@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import re
+import shlex
 import shutil
+import site
 import stat
 import subprocess
 import sys
 import types
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NoReturn
 
+import importlib_metadata
 import jsonschema
 import pytest
-from environments import ROOT, SWITCH, Venv, clean_environ, uv
+from environments import ROOT, SWITCH, Venv, clean_environ, distribution, uv, write
 
+import airflow_setproctitle_shim as shim
 from airflow_setproctitle_shim.diagnosis import state
+from airflow_setproctitle_shim.diagnosis.finding import Answer, Finding
 
 # The platform is changed late: under a simulated one the standard library fails to import.
 ON_MACOS = """
@@ -355,6 +362,217 @@ def test_metadata_in_any_state_is_no_bug_of_ours(
     done = own_venv.run("-m", SHIM, command, check=False, HOME=home, AIRFLOW_HOME=home)
     assert done.stderr == "" and "please report" not in done.stdout
     assert done.returncode == 0
+
+
+# --- in this process -----------------------------------------------------------------------------
+
+OURS = "airflow-setproctitle-shim"
+PYTHON = shlex.quote(sys.executable)
+AGAIN = f"{PYTHON} -m pip install --force-reinstall --no-deps {OURS}"
+
+
+def is_wrong(evidence: str, remedy: str, *sources: str) -> list[Finding]:
+    return [Finding("error", evidence, remedy, sources)]
+
+
+@pytest.fixture
+def startup_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The startup file of a shim that is installed where site looks, with pip beside it."""
+    monkeypatch.setattr(site, "getsitepackages", lambda: [str(tmp_path / "site")])
+    monkeypatch.setattr(site, "ENABLE_USER_SITE", False)
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    monkeypatch.delenv(SWITCH, raising=False)
+    monkeypatch.delitem(sys.modules, "setproctitle", raising=False)
+    source = (ROOT / "src" / STARTUP_FILE).read_bytes()
+    distribution(tmp_path / "site", OURS, {STARTUP_FILE: source, "pip.py": b"", "setproctitle.py": b""})
+    return tmp_path / "site" / STARTUP_FILE
+
+
+def test_a_startup_file_in_order_has_no_flaw(startup_file: Path) -> None:
+    assert state.startup_file() == (startup_file, [])
+
+
+def test_a_package_without_metadata_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def from_name(name: str) -> NoReturn:
+        raise importlib_metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib_metadata.Distribution, "from_name", from_name)
+    monkeypatch.setattr(state, "origin", {"pip": "/pip.py"}.get)
+    assert state.startup_file() == (None, is_wrong(f"{OURS} is importable but not installed", AGAIN))
+    assert state.version("setproctitle") == ""
+    assert state.installed_at() == os.stat(state.__file__).st_mtime
+
+
+def test_without_pip_uv_is_told_to_install(startup_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(state, "origin", {"setproctitle": "/setproctitle.py"}.get)
+    assert state.install("x", "--upgrade") == f"uv pip install --python {PYTHON} --upgrade x"
+    monkeypatch.setattr(state, "origin", {"pip": "/pip.py"}.get)
+    assert state.install("x", "--upgrade") == f"{PYTHON} -m pip install --upgrade x"
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (None, "is missing"),
+        (b"", "does not switch the shim on"),
+        (b"# import airflow_setproctitle_shim as s; s.startup()\n", "does not switch the shim on"),
+        (b"import airflow_setproctitle_shim\n", "does not switch the shim on"),
+    ],
+)
+def test_a_startup_file_that_does_nothing_is_mended_by_installing_again(
+    startup_file: Path, content: bytes | None, said: str
+) -> None:
+    startup_file.unlink()
+    if content is not None:
+        startup_file.write_bytes(content)
+    assert state.startup_file()[1] == is_wrong(f"{startup_file} {said}", AGAIN)
+
+
+def test_without_site_no_startup_file_is_run(startup_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    flags = {name: getattr(sys.flags, name) for name in dir(sys.flags) if not name.startswith("_")}
+    with monkeypatch.context() as patched:
+        patched.setattr(sys, "flags", types.SimpleNamespace(**{**flags, "no_site": 1}))
+        flaws = state.startup_file()[1]
+    said = f"{startup_file} is skipped, as Python was started with -S"
+    assert flaws == is_wrong(said, "start Python without -S")
+
+
+@pytest.mark.parametrize(("version", "ignored"), [((3, 17, 9), False), ((3, 18, 0), True)])
+def test_from_python_3_18_on_another_release_is_needed(
+    startup_file: Path, monkeypatch: pytest.MonkeyPatch, version: tuple[int, ...], ignored: bool
+) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr(sys, "version_info", version)
+        flaws = state.startup_file()[1]
+    said = f"{startup_file} has import lines, which this Python ignores"
+    assert flaws == is_wrong(said, f"{PYTHON} -m pip install --upgrade {OURS}") * ignored
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_where_site_does_not_look_a_sitecustomize_helps(
+    startup_file: Path, monkeypatch: pytest.MonkeyPatch, there: bool
+) -> None:
+    monkeypatch.setattr(site, "getsitepackages", list)
+    other = startup_file.with_name("sitecustomize.py")
+    remedy = f"{PYTHON} -m {SHIM} sitecustomize > {shlex.quote(str(other))}"
+    if there:
+        other.touch()
+        remedy = f"add to {other}: import {SHIM}; {SHIM}.startup()"
+    said = f"{startup_file} lies where site does not look for startup files"
+    assert state.startup_file()[1] == is_wrong(said, remedy)
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_a_hidden_startup_file_is_shown_again(
+    startup_file: Path, monkeypatch: pytest.MonkeyPatch, there: bool
+) -> None:
+    monkeypatch.setattr(Path, "lstat", lambda _: types.SimpleNamespace(st_flags=stat.UF_HIDDEN))
+    monkeypatch.setattr(sys, "path", [str(startup_file.parent)])
+    other = startup_file.with_name("sitecustomize.py")
+    remedy = f"chflags -R nohidden {shlex.quote(sys.prefix)}"
+    if there:
+        other.touch()
+    else:
+        remedy += f"  # or, for good: {PYTHON} -m {SHIM} sitecustomize > {shlex.quote(str(other))}"
+    said = f"{startup_file} is hidden by macOS, and Python skips hidden startup files"
+    assert state.startup_file()[1] == is_wrong(said, remedy, "python/cpython/issues/113659")
+
+
+@pytest.mark.parametrize("read", [True, False, None])
+def test_the_users_site_is_read_unless_python_was_told_not_to(
+    startup_file: Path, monkeypatch: pytest.MonkeyPatch, read: bool | None
+) -> None:
+    monkeypatch.setattr(site, "getsitepackages", list)
+    monkeypatch.setattr(site, "getusersitepackages", lambda: f"{startup_file.parent}/../site")
+    monkeypatch.setattr(site, "ENABLE_USER_SITE", read)
+    assert state.is_read(startup_file.parent) is bool(read)
+    assert not state.is_read(startup_file.parent.parent)
+
+
+def test_off_and_on_are_told_with_what_comes_next(
+    startup_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "platform", "linux")
+    assert state.startup() == Answer("off: this is linux, and setproctitle is dangerous on macOS only")
+    monkeypatch.setattr(sys, "platform", "darwin")
+    off = "the shim is off though its startup file is in order: something switched it off again"
+    look = f"{PYTHON} -v -c pass 2>&1 | grep -i -e shim -e pth"
+    assert state.startup() == Answer(f"off: {off}", is_wrong(off, look))
+    monkeypatch.setenv(SWITCH, "No")
+    said = f"the shim is off, because {SWITCH} is 'No'"
+    assert state.startup() == Answer(f"off: {said}", [Finding("note", said, f"unset {SWITCH}")])
+    monkeypatch.delenv(SWITCH)
+    startup_file.unlink()
+    gone = f"{startup_file} is missing"
+    assert state.startup() == Answer(f"off: {gone}", is_wrong(gone, AGAIN))
+
+    monkeypatch.setattr(state, "is_active", lambda: True)
+    importlib.invalidate_caches()
+    said = f"`import setproctitle` runs {startup_file.with_name('setproctitle.py')}, found by a finder before the shim's"
+    look = f"{PYTHON} -v -c 'import setproctitle' 2>&1 | grep setproctitle"
+    assert state.startup() == Answer("on: but not asked first", is_wrong(said, look))
+    monkeypatch.setattr(state, "origin", {"setproctitle": shim.REPLACEMENT}.get)
+    assert state.startup() == Answer("on: `import setproctitle` gets the shim's safe module")
+
+
+def test_the_newest_record_tells_when_it_was_installed(startup_file: Path) -> None:
+    for number, time in (("0.9", 1_600_000_000), ("1.0", 1_500_000_000)):
+        record = write(startup_file.parent / f"{SHIM}-{number}.dist-info/RECORD", "")
+        os.utime(record, (time, time))
+    os.utime(startup_file.parent / f"{OURS.replace('-', '_')}-1.0.dist-info", (1, 1))
+    assert state.installed_at() == 1_600_000_000
+
+
+@pytest.mark.parametrize(
+    ("native", "said"),
+    [
+        ("1.2.10", "1.2.10 (safe on macOS)"),
+        ("1.3.0rc1", "1.3.0rc1 (crashes after fork on macOS)"),
+        ("2", "2 (crashes after fork on macOS)"),
+        ("", "not installed"),
+    ],
+)
+@pytest.mark.parametrize(
+    ("switch", "shown", "titles"),
+    [
+        ("", "1.0", f"remembered, not shown; {SWITCH}=titles shows them"),
+        ("Titles", "1.0", "shown in ps by processtitle 1.0"),
+        ("titles", "", "not shown: no processtitle installed"),
+    ],
+)
+def test_the_facts_are_told_in_words(
+    startup_file: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    native: str,
+    said: str,
+    switch: str,
+    shown: str,
+    titles: str,
+) -> None:
+    versions = {"setproctitle": native, "processtitle": shown}
+    monkeypatch.setattr(state, "version", versions.get)
+    if switch:
+        monkeypatch.setenv(SWITCH, switch)
+    assert state.facts() == {
+        "variable": f"{SWITCH} is {switch or 'not set'}",
+        "python": f"{sys.version.split()[0]} on {sys.platform}  {sys.executable}",
+        "startup file": f"{startup_file} is in order",
+        "setproctitle": said,
+        "titles": titles,
+        "import runs": str(startup_file.with_name("setproctitle.py")),
+    }
+    startup_file.unlink()
+    monkeypatch.setattr(state, "origin", {}.get)
+    facts = state.facts()
+    assert facts["startup file"] == f"{startup_file} is missing"
+    assert facts["import runs"] == "nothing: setproctitle cannot be imported"
+
+
+def test_the_version_is_the_metadatas(startup_file: Path) -> None:
+    assert state.version(OURS) == "1.0"
+    distribution(startup_file.parent, "nameless", {}, "2.0")
+    write(startup_file.parent / "nameless-2.0.dist-info/METADATA", "")
+    assert (state.version("nameless"), state.version("not-there")) == ("", "")
 
 
 # --- who uses it ---------------------------------------------------------------------------------
