@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import importlib
 import os
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from environments import ROOT, Venv, distribution, write
 
-from airflow_setproctitle_shim.diagnosis import airflow_server, doctor, packages
+from airflow_setproctitle_shim.diagnosis import airflow_server, doctor, packages, state
 from airflow_setproctitle_shim.diagnosis.finding import SEVERITIES, Answer, Finding
 
 SHIM = "airflow_setproctitle_shim"
@@ -51,6 +55,7 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("apache-airflow", "2.10.5", "calls it"),
         ("apache-airflow", "3.0.2", None),
         ("apache-airflow-core", "3.0.6", "calls it"),
+        ("apache-airflow-core", "3.1", "keeps it from macOS itself"),
         ("apache-airflow-core", "3.1.0", "keeps it from macOS itself"),
         ("apache-airflow-task-sdk", "1.0.2", "keeps it from macOS itself"),
         ("Gunicorn", "24.1.1", "calls it"),
@@ -93,50 +98,92 @@ def test_an_unknown_distribution_counts_if_it_requires_setproctitle_on_macos(
     assert ("needy 1.0" in packages.users(packages.installed())) is counts
 
 
-def evidence(*others: tuple[str, str, str]) -> list[tuple[str, str]]:
-    return [(it.severity, it.evidence) for it in packages.used_by([*map(package, others)]).findings]
+def test_an_egg_counts_and_what_a_description_says_does_not(site: Path) -> None:
+    write(site / "egg.egg-info/PKG-INFO", "Metadata-Version: 1.1\nName: Egg_.1\nVersion: 2\n")
+    metadata = distribution(site, "wordy", {})
+    (metadata / "METADATA").write_text(
+        "Metadata-Version: 2.1\nName: wordy\nVersion: 1\n\nName: other\nVersion: 3\nRequires-Dist: setproctitle\n"
+    )
+    found = packages.installed()
+    assert packages.Package("egg-1", "2", False) in found
+    assert packages.Package("wordy", "1", False) in found
 
 
-def package(fields: tuple[str, str, str]) -> packages.Package:
-    name, version, requires = fields
-    return packages.Package(name, version, bool(requires))
+def used_by(*others: tuple[str, str, bool]) -> Answer:
+    return packages.used_by([packages.Package(*other) for other in others])
+
+
+NOBODY = "nothing installed here uses setproctitle: is this the environment your workers run in?"
+NOT_NEEDED = "nothing to do: the shim is not needed for them"
+
+
+def test_where_somebody_calls_it_and_it_is_there_there_is_nothing_to_say(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(packages, "is_there", lambda: True)
+    assert used_by(("gunicorn", "25.0", False), ("celery", "5.7", False), ("mine", "1", True)) == Answer(
+        "celery 5.7 calls it, mine 1 calls it, gunicorn 25.0 keeps it from macOS itself"
+    )
 
 
 def test_where_all_guard_themselves_the_shim_is_said_not_to_be_needed() -> None:
-    [(severity, text)] = evidence(("gunicorn", "25.1.0", ""), ("apache-airflow-core", "3.1.8", "requires"))
-    assert severity == "note"
-    assert text.startswith("nothing installed here calls setproctitle on macOS: ")
-    assert "gunicorn 25.1.0 keeps it" in text and "apache-airflow-core 3.1.8 keeps it" in text
+    told = "gunicorn 25.1.0 keeps it from macOS itself, apache-airflow-core 3.1.8 keeps it from macOS itself"
+    evidence = f"nothing installed here calls setproctitle on macOS: {told}"
+    assert used_by(("gunicorn", "25.1.0", False), ("apache-airflow-core", "3.1.8", True)) == Answer(
+        told, [Finding("note", evidence, NOT_NEEDED)]
+    )
 
 
 def test_where_only_optional_callers_are_it_matters_whether_setproctitle_is_installed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    assert evidence(("gunicorn", "23.0.0", "")) == []
     monkeypatch.setattr(packages, "is_there", lambda: False)
-    [(severity, text)] = evidence(("gunicorn", "23.0.0", ""))
-    assert severity == "note"
-    assert (
-        text
-        == "setproctitle is not installed, and does not need to be: gunicorn 23.0.0 calls it only where it is"
+    told = "gunicorn 23.0.0 calls it"
+    evidence = f"setproctitle is not installed, and does not need to be: {told} only where it is"
+    assert used_by(("gunicorn", "23.0.0", False)) == Answer(told, [Finding("note", evidence, NOT_NEEDED)])
+    evidence = "setproctitle is not there, though apache-airflow 2.10.5 requires it; with the shim it is safe to have"
+    assert used_by(("gunicorn", "23.0.0", False), ("apache-airflow", "2.10.5", True)) == Answer(
+        "gunicorn 23.0.0 calls it, apache-airflow 2.10.5 calls it",
+        [Finding("warning", evidence, state.install("setproctitle"))],
     )
-    [(severity, text)] = evidence(("gunicorn", "23.0.0", ""), ("apache-airflow", "2.10.5", "requires"))
-    assert severity == "warning"
-    assert text.startswith("setproctitle is not there, though apache-airflow 2.10.5 requires it")
 
 
 @pytest.mark.parametrize(
-    ("there", "active", "severity"),
-    [(False, True, "warning"), (True, True, "note"), (False, False, "note"), (True, False, "note")],
+    ("there", "active", "platform", "severity"),
+    [
+        (False, True, "linux", "warning"),
+        (False, False, "darwin", "warning"),
+        (True, True, "darwin", "note"),
+        (False, False, "linux", "note"),
+        (True, False, "linux", "note"),
+    ],
 )
 def test_nobody_is_a_warning_only_where_nothing_could_use_it_and_it_would_matter(
-    monkeypatch: pytest.MonkeyPatch, there: bool, active: bool, severity: str
+    monkeypatch: pytest.MonkeyPatch, there: bool, active: bool, platform: str, severity: str
 ) -> None:
     monkeypatch.setattr(packages, "is_there", lambda: there)
     monkeypatch.setattr(packages, "is_active", lambda: active)
-    [(told, text)] = evidence(("somebodys", "1.0", ""))
-    assert told == severity
-    assert text == "nothing installed here uses setproctitle: is this the environment your workers run in?"
+    monkeypatch.setattr(sys, "platform", platform)
+    assert used_by(("somebodys", "1.0", False), ("others", "2", False)) == Answer(
+        "none of 2 installed distributions is known to",
+        [Finding(severity, NOBODY, "run this with the Python that runs your workers")],
+    )
+
+
+def test_it_is_there_if_it_is_installed_files_and_all(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", [str(site)])
+    assert packages.is_there() is False
+    (site / "setproctitle").mkdir()  # what is left when its files are deleted
+    importlib.invalidate_caches()
+    assert packages.is_there() is False
+    distribution(site, "setproctitle", {}, "1.3.8")
+    assert packages.is_there() is False
+    write(site / "setproctitle/__init__.py", "")
+    importlib.invalidate_caches()
+    assert packages.is_there() is True
+    [metadata] = site.glob("*.dist-info/METADATA")
+    metadata.unlink()
+    assert packages.is_there() is False
 
 
 def test_broken_metadata_of_others_hides_nothing(site: Path) -> None:
@@ -211,22 +258,42 @@ def test_files_of_other_packages_may_be_edited(site: Path, name: str) -> None:
     assert findings("edited") == []
 
 
-def test_an_edited_file_of_airflow_is_named_with_the_version_to_reinstall(site: Path) -> None:
-    metadata = distribution(site, "apache-airflow-core", {"airflow_x.py": b"changed\n"}, "3.0.2")
-    write(metadata / "RECORD", "airflow_x.py,sha256=AAAA,8\n")
-    [finding] = findings("edited")
-    assert finding.details == (str(site / "airflow_x.py"),)
-    assert finding.evidence == "1 file of apache-airflow-core 3.0.2, edited by hand"
-    assert finding.remedy.endswith("apache-airflow-core==3.0.2")
-
-
-def test_the_old_recipes_patch_is_recognised(site: Path) -> None:
-    files = {"airflow_x.py": PATCHED.encode(), "airflow_y.py": b"import setproctitle\n"}
-    metadata = distribution(site, "apache-airflow-core", files, "3.0.2")
-    write(metadata / "RECORD", "airflow_x.py,sha256=AAAA,8\nairflow_y.py,sha256=AAAA,8\n")
-    [finding] = findings("edited")
-    assert "2 files of" in finding.evidence
-    assert finding.evidence.endswith("; 1 to make setproctitle optional, which the shim makes needless")
+def test_an_edited_file_of_airflow_is_named_with_the_version_to_reinstall(
+    site: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "path", [str(site)])
+    files = {
+        "airflow/same.py": b"same\n",
+        "airflow/patched.py": PATCHED.encode(),
+        "airflow/other.py": b"import setproctitle\n",
+        "airflow/data.txt": b"anything\n",
+        "airflow/unknown.py": b"no hash\n",
+    }
+    same = base64.urlsafe_b64encode(hashlib.sha256(files["airflow/same.py"]).digest()).decode().rstrip("=")
+    changed = [f"airflow/{name},sha256=AAAA,8" for name in ("patched.py", "other.py", "data.txt", "gone.py")]
+    rows = [f"airflow/same.py,sha256={same},5", *changed, "airflow/unknown.py,,", ""]
+    write(distribution(site, "apache-airflow-core", files, "3.0.2") / "RECORD", "\n".join(rows))
+    write(distribution(site, "apache-airflow", {"a.py": b""}, "3.0.2") / "RECORD", "a.py,unknown=x,0\n")
+    sdk = distribution(site, "apache-airflow-task-sdk", {"b.py": b""}, "1.0.2")
+    write(sdk / "RECORD", "b.py,sha256=AAAA,0\n")
+    assert answer("edited") == Answer(
+        "Airflow's Python files, by the hashes in RECORD: 4",
+        [
+            Finding(
+                "warning",
+                "2 files of apache-airflow-core 3.0.2, edited by hand"
+                "; 1 to make setproctitle optional, which the shim makes needless",
+                state.install("apache-airflow-core==3.0.2"),
+                details=tuple(str(site / "airflow" / name) for name in ("patched.py", "other.py")),
+            ),
+            Finding(
+                "warning",
+                "1 file of apache-airflow-task-sdk 1.0.2, edited by hand",
+                state.install("apache-airflow-task-sdk==1.0.2"),
+                details=(str(site / "b.py"),),
+            ),
+        ],
+    )
 
 
 # --- settings ------------------------------------------------------------------------------------

@@ -97,7 +97,7 @@ def used_by(packages: list[Package]) -> Answer:
 
 def edited(packages: list[Package]) -> Answer:
     """Return which of Airflow's Python files do not have the hash that RECORD gives."""
-    answer, number = Answer(""), 0
+    findings, number = [], 0
     for name, release, _ in packages:
         if not name.startswith("apache-airflow"):
             continue
@@ -107,8 +107,8 @@ def edited(packages: list[Package]) -> Answer:
                 path = Path(str(file.locate()))
                 if file.suffix == ".py" and file.hash and path.is_file():
                     content = path.read_bytes()
-                    number += 1
                     digest = base64.urlsafe_b64encode(hashlib.new(file.hash.mode, content).digest())
+                    number += 1
                     if digest.rstrip(b"=").decode() != file.hash.value:
                         changed[str(path)] = bool(PATCH.search(content))
         if changed:
@@ -116,6 +116,5 @@ def edited(packages: list[Package]) -> Answer:
             if patched := sum(changed.values()):
                 evidence += f"; {patched} to make setproctitle optional, which the shim makes needless"
             remedy = install(f"{name}=={release}")
-            answer.findings.append(Finding("warning", evidence, remedy, details=tuple(changed)))
-    answer.looked_at = f"Airflow's Python files, by the hashes in RECORD: {number}"
-    return answer
+            findings.append(Finding("warning", evidence, remedy, details=tuple(changed)))
+    return Answer(f"Airflow's Python files, by the hashes in RECORD: {number}", findings)
