@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_setproctitle_shim.diagnosis import crash_reports as module
-from airflow_setproctitle_shim.diagnosis.finding import Answer
+from airflow_setproctitle_shim.diagnosis.finding import Answer, Finding, Read
 
 DATA = Path(__file__).parent / "data/crash-reports"
 CRASHED_AT = datetime.datetime(2025, 1, 7, 15, 12, 30, tzinfo=datetime.timezone.utc).timestamp()
@@ -216,13 +216,10 @@ def test_a_crash_file_that_is_named_is_said_not_to_be_read(tmp_path: Path) -> No
 
 def test_where_there_are_only_crash_files_that_is_a_note(tmp_path: Path) -> None:
     (tmp_path / "Python_2019-01-01.crash").write_text("Process: Python [1]")
-    [finding] = judge(tmp_path).findings
-    assert (finding.severity, finding.evidence) == (
-        "note",
-        "1 not read: a .crash report has another format",
-    )
-    assert finding.remedy == "open it in Console"
-    assert finding.details == (str(tmp_path / "Python_2019-01-01.crash"),)
+    paths = (str(tmp_path / "Python_2019-01-01.crash"),)
+    why = "1 not read: a .crash report has another format"
+    told: dict[str, object] = {"cause": "not read"}
+    assert judge(tmp_path).findings == [Finding("note", why, "open it in Console", (), paths, told)]
 
 
 def test_one_report_is_not_counted_as_many(tmp_path: Path) -> None:
@@ -244,10 +241,44 @@ def test_a_directory_that_may_not_be_read_is_named_with_the_reason(
 
     monkeypatch.setattr(Path, "iterdir", refuse)
     answer = judge(tmp_path)
-    assert [(read.path, read.skipped) for read in answer.read] == [(tmp_path / inside, "Permission denied")]
+    assert answer.read == [Read(tmp_path / inside, 0, "Permission denied")]
     assert answer.looked_at.endswith("1 not read: Permission denied")
     [finding] = answer.findings
     assert finding.details == (str(tmp_path / inside),) and "Permission denied" in finding.evidence
+
+
+@pytest.mark.parametrize("method", ["iterdir", "read_bytes"])
+def test_an_error_without_the_systems_words_is_told_in_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    def fail(path: Path) -> Any:
+        raise OSError("no luck")
+
+    path = Path(shutil.copy(DATA / "python3.12-kalite2844.ips", tmp_path))
+    monkeypatch.setattr(Path, method, fail)
+    failed = [path] if method == "read_bytes" else [tmp_path, tmp_path / "Retired"]
+    assert judge(tmp_path).read == [Read(path, 0, "no luck") for path in failed]
+
+
+@pytest.mark.parametrize("more", [0, 1])
+def test_what_is_larger_than_any_report_is_not_read(tmp_path: Path, more: int) -> None:
+    path = tmp_path / "python.ips"
+    path.touch()
+    os.truncate(path, 64 * 2**20 + more)
+    [read] = judge(tmp_path).read
+    assert read.skipped.startswith("not a regular file of a report's size" if more else "malformed")
+
+
+@pytest.mark.parametrize("name", ["Python-1.ips", "celery.ips", "a.ips", "mypython.ips", "xgunicorn.ips"])
+@pytest.mark.parametrize("named", [True, False])
+def test_only_what_is_of_python_or_was_named_is_told_to_be_malformed(
+    tmp_path: Path, name: str, named: bool
+) -> None:
+    path = tmp_path / name
+    path.write_text("{}\n{}")
+    tells = named or name not in ("a.ips", "xgunicorn.ips")
+    skipped = "malformed or truncated: KeyError 'usedImages'" if tells else "of another program"
+    assert judge(path if named else tmp_path).read == [Read(path, 0, skipped)]
 
 
 @pytest.mark.parametrize("exists", [True, False])
