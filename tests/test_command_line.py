@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import signal
 import subprocess
 import sys
 import tarfile
@@ -173,6 +174,16 @@ def test_wrong_usage_is_json_where_json_was_asked_for(capsys: pytest.CaptureFixt
     for command in ([], ["sitecustomize"]):
         assert cli.main([*command, "--json"]) == 2
         jsonschema.validate(json.loads(capsys.readouterr().out), schema)
+
+
+def test_what_ends_a_program_ends_it_as_ctrl_c_does_unless_it_is_ignored(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    handlers = {signal.SIGTERM: signal.SIG_DFL, signal.SIGHUP: signal.SIG_IGN}  # as nohup does
+    monkeypatch.setattr(signal, "getsignal", handlers.get)
+    monkeypatch.setattr(signal, "signal", handlers.__setitem__)
+    cli.main(["status"])
+    assert handlers == {signal.SIGTERM: signal.default_int_handler, signal.SIGHUP: signal.SIG_IGN}
 
 
 def in_shell(command: str) -> subprocess.CompletedProcess[str]:

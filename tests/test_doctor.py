@@ -18,6 +18,7 @@ from airflow_setproctitle_shim.diagnosis import airflow_server, doctor, packages
 from airflow_setproctitle_shim.diagnosis.finding import SEVERITIES, Answer, Finding
 
 SHIM = "airflow_setproctitle_shim"
+DEATH = "[2036-11-22 10:00:00 +0000] [1] [ERROR] Worker (pid:2) was sent SIGSEGV!\n"
 
 
 @pytest.fixture(autouse=True)
@@ -448,8 +449,34 @@ def test_a_check_that_fails_is_a_finding_and_stops_no_other(monkeypatch: pytest.
 
     monkeypatch.setitem(doctor.CHECKS, "edited", ("?", broken))
     answers = doctor.diagnose(doctor.Facts([Path("/none")], [Path("/none")]), ["edited", "startup"])
-    assert "no luck" in answers["edited"].findings[0].evidence
-    assert answers["startup"].looked_at
+    evidence = "the check edited failed: RuntimeError: no luck"
+    finding = Finding("warning", evidence, "please report this line")
+    assert answers == {"edited": Answer("the check failed", [finding]), "startup": state.startup()}
+
+
+def test_crash_reports_are_looked_for_where_macos_writes_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    looked_at = doctor.diagnose(doctor.Facts(), ["crash-reports"])["crash-reports"].looked_at
+    assert looked_at.startswith(f"read 0 crash reports in {tmp_path}/Library/Logs/DiagnosticReports; ")
+
+
+@pytest.mark.parametrize("wrong", [["switch it on"], ["first", "second"], []])
+def test_where_the_shim_is_off_deaths_are_mended_by_what_switches_it_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wrong: list[str]
+) -> None:
+    flaws = [Finding("error", "it is off", remedy) for remedy in wrong]
+    monkeypatch.setattr(state, "startup", lambda: Answer("", flaws))
+    monkeypatch.setattr(state, "installed_at", lambda: 0.0)
+    log = write(tmp_path / "gunicorn.log", DEATH)
+    reports = [ROOT / "tests/data/crash-reports/python3.12-airflow45124.ips"]
+    told = doctor.diagnose(doctor.Facts([log], reports), ["crash-reports", "crashes"])
+    [report], [death] = told["crash-reports"].findings, told["crashes"].findings
+    assert report.remedy == ("; ".join(wrong) or "restart what may run since before the installation")
+    assert death.remedy.startswith(
+        f"{'; '.join(wrong)}; then restart gunicorn" if wrong else "to see the cause"
+    )
 
 
 def test_every_answer_says_what_was_looked_at_and_every_finding_what_to_do(tmp_path: Path) -> None:
@@ -463,4 +490,4 @@ def test_every_answer_says_what_was_looked_at_and_every_finding_what_to_do(tmp_p
 
 def test_all_is_documented_in_the_readable_list() -> None:
     text = (ROOT / "docs/command-line.md").read_text()
-    assert all(f"`{name}`" in text for name in doctor.CHECKS)
+    assert re.findall(r"(?m)^\| `([\w-]+)` \| ", text[text.index("## doctor") :]) == list(doctor.CHECKS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -10,7 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import jsonschema
 import psutil
@@ -109,6 +110,15 @@ def test_the_titles_are_read_from_outside_by_ps() -> None:
     ]
 
 
+@NEEDS_3_10
+def test_a_ps_that_fails_is_an_error_of_the_probe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "ps").write_text("#!/bin/sh\nexit 1\n")
+    (tmp_path / "ps").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    _, on = probe.probe(1, **settings(titles=True))
+    assert on.ends == {"exit 1": 1}
+
+
 def test_without_ps_titles_cannot_be_probed_and_it_says_so(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -144,6 +154,73 @@ def test_an_interpreter_that_fails_is_an_error_and_says_why(
     with pytest.raises(ChildProcessError, match="what it said stands above"):
         probe.run("off", 3, settings(simulate=False))
     assert "ImportError: no luck" in capfd.readouterr().err
+
+
+def test_children_are_forked_whatever_the_program_starts_processes_by(module: Path) -> None:
+    module.write_text(
+        "import multiprocessing, os\n"
+        "multiprocessing.set_start_method('spawn', force=True)\n"
+        "imported_by = os.getpid()\n"
+        "def setproctitle(title): os._exit(3 if os.getpid() != imported_by else 4)\n"
+        "def getproctitle(): pass\n"
+    )
+    assert probe.run("off", 1, settings(simulate=False)).ends == {"exit 3": 1}
+
+
+def test_modules_are_found_by_the_paths_of_the_one_who_asks(
+    module: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (module.parent / "sub").mkdir()
+    (module.parent / "sub/setproctitle.py").write_text(
+        "import os\ndef setproctitle(title): os._exit(3)\ndef getproctitle(): pass\n"
+    )
+    monkeypatch.chdir(module.parent)
+    monkeypatch.setenv("PYTHONPATH", f"other{os.pathsep}{os.pathsep}sub")
+    assert probe.run("off", 1, settings(simulate=False)).ends == {"exit 3": 1}
+
+
+@pytest.mark.parametrize(
+    ("children", "timeout", "seconds"), [(1, 1, 32), (20, 30, 90), (21, 30, 150), (60, 100, 630)]
+)
+@pytest.mark.parametrize("gone", [ProcessLookupError, PermissionError])
+def test_an_interpreter_that_hangs_is_not_waited_for_longer_than_its_children_may_take(
+    monkeypatch: pytest.MonkeyPatch, children: int, timeout: int, seconds: int, gone: type[OSError]
+) -> None:
+    class Hung(contextlib.nullcontext[None]):
+        pid = 2**31
+
+        def __init__(self, command: list[str], **options: Any) -> None:
+            super().__init__()
+            assert options["stdin"] == subprocess.DEVNULL
+
+        def __enter__(self) -> Any:
+            return self
+
+        def communicate(self, timeout: float) -> NoReturn:
+            raise subprocess.TimeoutExpired("python", timeout)
+
+    def killpg(group: int, number: int) -> None:
+        assert (group, number) == (2**31, signal.SIGKILL)
+        raise gone
+
+    monkeypatch.setattr(probe, "Popen", Hung)
+    monkeypatch.setattr(os, "killpg", killpg)
+    with pytest.raises(ChildProcessError, match=f"^the interpreter that forks hung for {seconds} s$"):
+        probe.run("off", children, settings(timeout=timeout))
+
+
+@pytest.mark.parametrize(
+    ("titles", "setting"), [(False, "auto"), pytest.param(True, "titles", marks=NEEDS_3_10)]
+)
+def test_the_second_run_has_the_shim_on(titles: bool, setting: str) -> None:
+    off, on = probe.probe(1, **settings(titles=titles))
+    assert (off.setting, on.setting) == ("off", setting)
+
+
+def test_ends_are_told_with_their_numbers() -> None:
+    run = with_ends(True, **{"SIGSEGV": 2, "ok": 1, "exit 1": 1, "SIGABRT": 3})
+    assert str(run) == "5 of 7 children lost (3 SIGABRT, 2 SIGSEGV, 1 exit 1)"
+    assert str(with_ends(ok=2)) == "0 of 2 children lost"
 
 
 def with_ends(served: bool = True, **ends: int) -> probe.Run:
@@ -301,10 +378,12 @@ def test_an_interpreter_that_hangs_before_it_forks_is_ended_with_the_probe(
 
 
 def test_people_read_counts_per_signal_and_a_verdict(
-    capsys: pytest.CaptureFixture[str],
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     assert cli.main(["probe", "-n", "2"]) == 0
-    lines = capsys.readouterr().out.splitlines()
+    told = capfd.readouterr()
+    lines = told.out.splitlines()
+    assert told.err == ""
     assert "  without the shim: 2 of 2 children lost (2 SIGSEGV)" in lines
     assert "  with the shim:    0 of 2 children lost" in lines
     assert lines[-1] == "The shim saved every child."

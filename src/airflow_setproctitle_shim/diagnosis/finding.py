@@ -22,11 +22,11 @@ class Finding:
 
 @dataclass(frozen=True)
 class Read:
-    """A file that was to be read, how much of it was, and why not all of it."""
+    """A file that was to be read, how much of it was, and why not all of it, "" if it was."""
 
     path: Path
     bytes: int
-    skipped: str = ""
+    skipped: str
 
 
 @dataclass
