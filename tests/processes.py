@@ -21,7 +21,7 @@ class NotInTime(AssertionError):
 
 def wait_for(what: str, condition: Callable[[], Result], seconds: float) -> Result:
     """Return the first true result of `condition`; OSError counts as "not yet". Raises NotInTime."""
-    deadline = time.monotonic() + seconds
+    deadline, pause = time.monotonic() + seconds, 0.1
     last: object = None
     while time.monotonic() < deadline:
         try:
@@ -30,7 +30,8 @@ def wait_for(what: str, condition: Callable[[], Result], seconds: float) -> Resu
                 return last
         except OSError as error:
             last = error
-        time.sleep(0.1)
+        time.sleep(pause)
+        pause = min(1.1 * pause, 1)  # To ask a server costs it time to work.
     raise NotInTime(f"{what}: not within {seconds:.0f} s (last: {last!r})")
 
 

@@ -593,7 +593,6 @@ CONSUMERS = [
         airflow_2_webserver,
         exclude_newer="2025-03-01",
         symptom=WAS_SENT,
-        enough=10,
     ),
     Consumer(
         "Airflow scheduler, LocalExecutor",
@@ -621,7 +620,6 @@ CONSUMERS = [
         ["apache-airflow==3.0.2"],
         airflow_3_standalone,
         exclude_newer="2025-07-15",
-        enough=10,
         titles=AIRFLOW_3_TITLES,
     ),
     Consumer(
@@ -637,7 +635,6 @@ CONSUMERS = [
         ],
         datahub,
         exclude_newer="2025-07-15",
-        enough=10,
     ),
     *(
         Consumer(
