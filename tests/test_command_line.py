@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tarfile
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -360,6 +361,86 @@ def test_that_nothing_needs_attention_is_said_of_what_was_looked_at(
     first, second, table, *_ = capsys.readouterr().out.splitlines()
     assert (first, second) == ("Nothing needs attention in what was looked at.", "looked at:")
     assert table.startswith("  crashes       read 1 log")
+
+
+@pytest.mark.parametrize("titled", [0, 7])
+@pytest.mark.parametrize("tested", [True, False])
+@pytest.mark.parametrize("platform", ["linux", "darwin"])
+def test_the_probe_tells_what_it_did_and_what_not(
+    titled: int,
+    tested: bool,
+    platform: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    listing = [f"{number} probe: worker {number}" for number in range(titled)]
+    runs = Run("off", 2, False, True, {"SIGSEGV": 2}, []), Run("auto", 2, True, tested, {"ok": 2}, listing)
+    monkeypatch.setattr(probe, "probe", lambda *_: runs)
+    monkeypatch.setattr(packages, "installed", list)
+    monkeypatch.setattr(packages, "is_there", lambda: True)
+    monkeypatch.setattr(sys, "platform", platform)
+    assert cli.main(["probe"]) == 0
+    simulated = ["Simulated: a stand-in dies after fork as setproctitle does on macOS."]
+    assert capsys.readouterr().out.splitlines() == [
+        *(simulated if platform == "linux" else []),
+        "  without the shim: 2 of 2 children lost (2 SIGSEGV)",
+        "  with the shim:    0 of 2 children lost",
+        *(f"    {line}" for line in listing[:5]),
+        *([] if tested else [f"The startup file itself was not tested: run {state.COMMAND} status"]),
+        "nothing installed here uses setproctitle: is this the environment your workers run in?",
+        "The shim saved every child.",
+    ]
+    assert cli.main(["probe", "--json"]) == 0
+    data = json.loads(capsys.readouterr().out)
+    validate(data)
+    assert data == {
+        "schema": "probe/2",
+        "ok": True,
+        "simulated": platform == "linux",
+        "verdict": "The shim saved every child.",
+        "without": asdict(runs[0]),
+        "with": asdict(runs[1]),
+        "used_by": {},
+    }
+
+
+def test_status_tells_people_and_programs_the_same(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    off = Answer("off: so it is", [Finding("error", "it is off", "switch it on")])
+    monkeypatch.setattr(state, "startup", lambda: off)
+    monkeypatch.setattr(state, "facts", lambda: {"python": "3"})
+    monkeypatch.setattr(packages, "installed", lambda: [packages.Package("rq", "1", False)])
+    monkeypatch.setattr(packages, "is_there", lambda: False)
+    assert cli.main(["status"]) == 1
+    rq = "setproctitle is not installed, and does not need to be: rq 1 calls it only where it is"
+    nothing = "nothing to do: the shim is not needed for them"
+    assert capsys.readouterr().out.splitlines() == [
+        "off: so it is",
+        *("error: it is off", "  -> switch it on", f"note: {rq}", f"  -> {nothing}", ""),
+        *("  python        3", "  used by       rq 1 calls it"),
+    ]
+    assert cli.main(["status", "--json"]) == 1
+    data = json.loads(capsys.readouterr().out)
+    plain: dict[str, list[str]] = {"sources": [], "details": []}
+    assert data == {
+        "schema": "status/2",
+        "ok": False,
+        "on": False,
+        "why": "off: so it is",
+        "findings": [
+            {
+                "id": "startup",
+                "severity": "error",
+                "evidence": "it is off",
+                "remedy": "switch it on",
+                **plain,
+            },
+            {"id": "used-by", "severity": "note", "evidence": rq, "remedy": nothing, **plain},
+        ],
+        "used_by": {"rq 1": "calls it"},
+        "facts": {"python": "3", "used by": "rq 1 calls it"},
+    }
 
 
 @pytest.mark.parametrize(("count", "more"), [(3, []), (4, ["... and 1 more, see --json"])])

@@ -12,9 +12,12 @@ import zipapp
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from environments import CACHE, ROOT, SIMULATED_MACOS, Venv, clean_environ, uv
+
+from airflow_setproctitle_shim import packaged, replacement
 
 MakeVenv = Callable[..., Venv]
 
@@ -41,9 +44,9 @@ def main():
     assert (setproctitle.__name__, setproctitle.__package__) == (spec.name, spec.parent) == ("setproctitle",) * 2
     assert setproctitle.__loader__ is spec.loader
     if "sources" in sys.argv:
+        assert "def setproctitle(title: str)" in inspect.getsource(setproctitle)
         assert inspect.getsource(setproctitle.setproctitle).startswith("def setproctitle(title: str)")
         assert setproctitle.setproctitle.__code__.co_filename == setproctitle.__file__
-        assert "def setproctitle(title: str)" in inspect.getsource(setproctitle)
     from setproctitle import _setproctitle
     _setproctitle.setproctitle("by its part")
     del sys.modules["setproctitle"]
@@ -139,6 +142,15 @@ def test_a_native_module_loaded_before_is_neutralised_from_an_archive_too(
         "shim.activate(); s.setproctitle('title'); print(shim.finder.process_title.decode())"
     )
     assert venv.evaluate(code) == "title"
+
+
+@pytest.mark.parametrize("loader", [replacement.__spec__.loader, object()], ids=["sources", "none"])
+def test_the_source_is_told_where_the_archives_loader_has_it(
+    monkeypatch: pytest.MonkeyPatch, loader: Any
+) -> None:
+    monkeypatch.setattr(replacement.__spec__, "loader", loader)
+    told = packaged.loader.get_source("setproctitle")
+    assert told == (None if type(loader) is object else Path(replacement.__file__).read_text())
 
 
 # --- packaged programs

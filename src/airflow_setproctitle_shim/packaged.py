@@ -10,14 +10,12 @@ class PackagedLoader(importlib.abc.InspectLoader):
     """Gives a module the names of airflow_setproctitle_shim.replacement, imported as all else is there."""
 
     def exec_module(self, module: ModuleType) -> None:
-        own = ("__name__", "__package__", "__loader__", "__spec__", "__file__", "__path__", "__cached__")
+        own = ("__name__", "__package__", "__loader__", "__spec__")
         vars(module).update({name: value for name, value in vars(replacement).items() if name not in own})
 
     def get_source(self, fullname):  # type: (str) -> str | None
-        get_source = getattr(
-            replacement.__spec__.loader, "get_source", None
-        )  # None: only bytecode was packed.
-        return get_source(replacement.__name__) if get_source else None
+        get_source = getattr(replacement.__spec__.loader, "get_source", lambda name: None)  # only bytecode
+        return get_source(replacement.__name__)
 
 
 loader = PackagedLoader()
