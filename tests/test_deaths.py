@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from environments import write
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -445,7 +446,11 @@ def test_a_remedy_names_the_program_that_died_and_is_only_given_for_deaths_since
 def test_undated_deaths_are_a_note_that_says_so(tmp_path: Path) -> None:
     [finding] = deaths.crashes(told(tmp_path / "a.log", "Segmentation fault: 11\n"), "switch it on").findings
     assert finding.severity == "note" and "1 undated" in finding.evidence
-    assert "switch it on" not in finding.remedy and "restart" not in finding.remedy
+    assert finding.remedy == "tell by the lines where they stand whether they are newer than the installation"
+    both = deaths.crashes(
+        told(tmp_path / "a.log", f"Segmentation fault: 11\n{LINE}\n"), "switch it on"
+    ).findings
+    assert both[0].remedy.startswith("switch it on; then restart a; ")
 
 
 DUMP = """\
@@ -527,6 +532,14 @@ def test_a_dumps_first_eight_frames_count(tmp_path: Path, deep: int, cause: str)
     frames = ['  File "/a.py", line 1 in f'] * deep + ['  File "/py/socket.py", line 1 in getaddrinfo', ""]
     text = DIES.partition("  File")[0] + "\n".join(frames)
     assert list(told(tmp_path / "a.log", text).deaths) == [("a", cause)]
+
+
+def test_what_follows_a_dump_is_not_its(tmp_path: Path) -> None:
+    another = DIES.replace("/a.py", "/py/socket.py").replace(" in f", " in getaddrinfo")
+    causes = [("a", "unknown"), ("a", "DNS/Network/Security")]
+    assert list(told(tmp_path / "a.log", DIES + another).deaths) == causes
+    asked_for = another.partition("\n\n")[2]  # as faulthandler.dump_traceback() writes it
+    assert list(told(tmp_path / "a.log", f"{DIES}\nExtension modules: x\n{asked_for}").deaths) == causes[:1]
 
 
 def test_a_dumps_other_threads_do_not_count(tmp_path: Path) -> None:
@@ -646,8 +659,11 @@ def test_programs_are_named_by_their_directory_or_else_their_file(tmp_path: Path
 
 
 def test_a_log_that_lies_in_two_places_is_read_once(tmp_path: Path) -> None:
-    (tmp_path / "a.log").write_text(LINE + "\n")
-    assert counts(read(tmp_path, tmp_path / "a.log", tmp_path)) == (0, 1, 0)
+    for place in ("a", "b"):
+        write(tmp_path / place / "x.log", LINE + "\n")
+    logs = read(tmp_path / "a", tmp_path / "a/x.log", tmp_path / "b", tmp_path)
+    assert counts(logs) == (0, 2, 0)
+    assert [file.path.parent.name for file in logs.read] == ["a", "b"]
 
 
 @pytest.mark.parametrize("packed", [False, True])

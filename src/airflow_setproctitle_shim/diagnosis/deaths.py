@@ -53,7 +53,7 @@ def _files(places: Sequence[Path], logs: Logs) -> Iterator[tuple[Path, str]]:
     """Yield each file and what it is the log of by its place; directories that cannot be read are in `logs`."""
 
     def refused(error: OSError) -> None:
-        logs.read.append(Read(Path(error.filename), 0, error.strerror or str(error)))
+        logs.read.append(Read(Path(error.filename), 0, str(error.strerror)))
 
     for place in places:
         if not place.is_dir():
