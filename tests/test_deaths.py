@@ -10,6 +10,7 @@ import re
 import subprocess
 import sys
 import time
+import types
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -386,6 +387,21 @@ def test_the_parents_line_tells_when_a_process_died_whose_own_lines_have_no_time
     assert counts(told(tmp_path / "a.log", text, installed_at=noon)) == expected
 
 
+def test_the_next_of_the_parents_lines_tells_when_not_a_later_one(tmp_path: Path) -> None:
+    again = KILLED.replace("13:00:00", "11:00:20").replace("was sent SIGSEGV", "died, killed by signal 11")
+    text = BOOTS + DIES + KILLED.replace("13:00:00", "11:00:05") + again
+    at = datetime.datetime(2025, 10, 5, 11, 0, 10, tzinfo=datetime.timezone.utc).timestamp()
+    assert counts(told(tmp_path / "a.log", text, installed_at=at)) == (1, 0, 0)
+
+
+def test_the_parents_line_tells_when_in_the_zone_that_the_file_shows(tmp_path: Path) -> None:
+    line = "2025-10-05 14:00:0{} [info     ] {}\n"
+    shown = ZONED.format(12, 1) + line.format(2, "x") + ZONED.format(12, 3)
+    died = line.format(8, "Process exited exit_code=<Negsignal.SIGSEGV: -11>")
+    at = datetime.datetime(2025, 10, 5, 12, 0, 6, tzinfo=datetime.timezone.utc).timestamp()
+    assert counts(told(tmp_path / "a.log", shown + line.format(4, "x") + DIES + died, at)) == (0, 1, 0)
+
+
 def test_a_process_number_that_is_given_again_later_is_another_death(tmp_path: Path) -> None:
     def killed(seconds: int) -> str:
         return GUNICORN.format(f"13:00:{seconds:02}", "ERROR", "Worker (pid:7) was sent SIGSEGV!")
@@ -546,6 +562,9 @@ def test_a_dumps_other_threads_do_not_count(tmp_path: Path) -> None:
     thread = 'Thread 0x2 (most recent call first):\n  File "/py/socket.py", line 1 in getaddrinfo\n'
     text = "Fatal Python error: Segmentation fault\n\n" + thread + DIES.partition("\n\n")[2] + thread
     assert list(told(tmp_path / "a.log", text).deaths) == [("a", "unknown")]
+    other = text.replace("/py/socket.py", "/a.py").replace("in getaddrinfo", "in g")
+    one = other.replace('/a.py", line 1 in f', '/py/socket.py", line 1 in getaddrinfo')
+    assert list(told(tmp_path / "a.log", one).deaths) == [("a", "DNS/Network/Security")]
 
 
 @pytest.mark.parametrize("since", [0, 1, 2])
@@ -651,6 +670,36 @@ def test_the_span_of_times_is_in_utc(tmp_path: Path) -> None:
     assert deaths.looked_at(logs) == "read 1 log, 0.0 MB, 2025-10-04 to 2025-10-06"
 
 
+def test_seconds_since_the_epoch_are_in_utc(tmp_path: Path) -> None:
+    logs = told(tmp_path / "a.log", '{"ts": 1759546800.5, "msg": "Worker (pid:7) was sent SIGSEGV!"}\n')
+    assert deaths.looked_at(logs) == "read 1 log, 0.0 MB, 2025-10-04 to 2025-10-04"
+
+
+@pytest.mark.parametrize(
+    ("line", "program"),
+    [
+        ("Main process exited, code=dumped, status=11/SEGV", "a"),
+        ("celery-worker.service: Main process exited, code=dumped, status=11/SEGV", "celery-worker"),
+        ("service exited due to SIGSEGV | sent by exc handler[1]", "a"),
+        ("zsh: segmentation fault  airflow standalone", "a"),
+    ],
+)
+def test_a_program_is_named_by_the_line_or_else_by_the_file(tmp_path: Path, line: str, program: str) -> None:
+    assert list(told(tmp_path / "a.log", f"{line}\n").deaths) == [(program, "unknown")]
+
+
+@pytest.mark.parametrize("before", ["[2025-10-05 11:00:00 +0000] ", '{"event": "'])
+def test_in_what_a_logger_wrote_words_of_source_code_hide_nothing(tmp_path: Path, before: str) -> None:
+    line = "gunicorn says: 'Worker (pid:7) was sent SIGSEGV!'"
+    assert number([*told(tmp_path / "a.log", before + line + "\n").deaths.values()]) == 1
+    assert number([*told(tmp_path / "a.log", line + "\n").deaths.values()]) == 0
+
+
+def test_a_dumps_frames_may_hold_any_bytes(tmp_path: Path) -> None:
+    text = DIES.encode().replace(b"/a.py", b"/caf\xe9.py")
+    assert list(told(tmp_path / "a.log", text).deaths) == [("a", "unknown")]
+
+
 def test_programs_are_named_by_their_directory_or_else_their_file(tmp_path: Path) -> None:
     for name in ("top.log", "web/x.log", "beat/deep/down/x.log"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -718,6 +767,20 @@ PIECES = st.one_of(
 def test_no_bytes_raise(tmp_path_factory: pytest.TempPathFactory, text: bytes, installed_at: float) -> None:
     logs = told(tmp_path_factory.getbasetemp() / "any.log", text, installed_at)
     deaths.crashes(logs, "")
+
+
+def test_what_is_written_while_it_is_read_is_left_for_the_next_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(log_file, "BLOCK", 64)
+    stat = os.fstat
+
+    def earlier(descriptor: int) -> Any:
+        return types.SimpleNamespace(st_size=stat(descriptor).st_size - 495)
+
+    monkeypatch.setattr(os, "fstat", earlier)
+    [file] = told(tmp_path / "a.log", "123456789\n" * 100).read
+    assert file.bytes == 505
 
 
 @given(st.integers(0, 400), st.sampled_from([e for e in ENTRIES if e["deaths"] or e.get("refused")]))

@@ -440,6 +440,11 @@ def test_refused_workers_are_counted_and_the_secret_is_looked_for(
     ]
 
 
+def test_each_refusal_of_a_second_counts(tmp_path: Path) -> None:
+    log = write(tmp_path / "scheduler.log", REFUSED + REFUSED.replace("0199", "0200"))
+    assert findings("execution-api", logs=log)[0].data == {"count": 2}
+
+
 # --- the whole -----------------------------------------------------------------------------------
 
 

@@ -145,7 +145,7 @@ def read(path: Path, program: str, logs: Logs) -> int:
                 tally.first = tally.first or f"{path}:{number}"
                 tally[side] += 1
                 guesses.append(tally)
-            elif guesses and when is not last and before.earliest < logs.installed_at:
+            elif when is not last:
                 for guess in guesses:
                     guess[times.side(before, logs.installed_at, zones)] -= 1
                     guess[side] += 1

@@ -142,7 +142,7 @@ def _is_rule(before: bytes, general: bool) -> bool:
 
 def _names(found: re.Match[bytes]) -> tuple[bytes, bytes]:
     groups = found.groupdict(b"")
-    who = groups.get("who", b"")
+    who = groups.get("who") or b""
     if name := groups.get("name"):
         return name, who
     pid = _part("{PID}").search(found.string, max(0, found.start() - NEAR), found.end() + NEAR)
