@@ -44,6 +44,7 @@ from typing import Any
 
 import coverage
 import libcst
+import psutil
 import pytest
 import tomllib
 from libcst.metadata import MetadataWrapper, WhitespaceInclusivePositionProvider
@@ -207,6 +208,7 @@ def in_a_process(function: Any, *arguments: Any) -> int | None:
 
     def quietly() -> None:
         os.setsid()
+        be_nice()
         with open(os.devnull, "w") as nowhere:
             os.dup2(nowhere.fileno(), 1)
             os.dup2(nowhere.fileno(), 2)
@@ -216,11 +218,32 @@ def in_a_process(function: Any, *arguments: Any) -> int | None:
     process.start()
     process.join(LONGEST)
     ended = process.exitcode is not None
-    # Whatever it has left behind, too.
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid or 0, signal.SIGKILL)
     process.join()
+    end_what_is_left()
     return process.exitcode if ended else None
+
+
+def be_nice() -> None:
+    """Let this session be as nice as the process: Linux schedules sessions first (sched(7), "autogroup")."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/autogroup").write_text(str(os.nice(0)))
+
+
+def end_what_is_left() -> None:
+    """End the processes that a mutant has left in sessions of their own; some fork for ever."""
+    copy = os.environ["MUTATE_COPY"]
+    while left := [
+        process
+        for process in psutil.process_iter(["cmdline", "status"])
+        if process.pid != os.getpid()
+        and process.info["status"] != psutil.STATUS_ZOMBIE
+        and any(f"{copy}/" in word for word in process.info["cmdline"] or ())
+    ]:
+        for process in left:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
 
 
 def is_killed(mutant: Mutant, suites: Iterable[Sequence[str]]) -> bool:
@@ -332,6 +355,7 @@ def options() -> argparse.Namespace:
 def main() -> int:
     """Make the mutants, run the tests on each, print what lives; return the exit status."""
     chosen = options()
+    be_nice()
     paths = sorted(path for path in (ROOT / PACKAGE).rglob("*.py") if "stand_in" not in path.parts)
     names = [str(path.relative_to(ROOT / PACKAGE)) for path in paths]
     unknown = set(chosen.files or ()) - set(names)
