@@ -1,7 +1,7 @@
 """Mutation testing: changes src/ in one place at a time and sees whether the fast tests notice.
 
     pip install -e '.[test]' && uv pip install --group mutation
-    python tools/mutate.py                   all mutants: an hour or two
+    python tools/mutate.py                   all mutants: more than an hour
     python tools/mutate.py --tenth           a random tenth; --one-in N: another part; --seed N repeats one
     python tools/mutate.py --files cli.py    those of some files only
 
