@@ -388,10 +388,12 @@ def test_the_parents_line_tells_when_a_process_died_whose_own_lines_have_no_time
 
 
 def test_the_next_of_the_parents_lines_tells_when_not_a_later_one(tmp_path: Path) -> None:
-    again = KILLED.replace("13:00:00", "11:00:20").replace("was sent SIGSEGV", "died, killed by signal 11")
-    text = BOOTS + DIES + KILLED.replace("13:00:00", "11:00:05") + again
+    first, second = KILLED.replace("13:00:00", "11:00:05"), KILLED.replace("13:00:00", "11:00:20")
     at = datetime.datetime(2025, 10, 5, 11, 0, 10, tzinfo=datetime.timezone.utc).timestamp()
-    assert counts(told(tmp_path / "a.log", text, installed_at=at)) == (1, 0, 0)
+    again = second.replace("was sent SIGSEGV", "died, killed by signal 11")
+    assert counts(told(tmp_path / "a.log", BOOTS + DIES + first + again, at)) == (1, 0, 0)
+    another = second.replace("pid:7", "pid:8")
+    assert counts(told(tmp_path / "a.log", BOOTS + DIES + first + DIES + another, at)) == (1, 1, 0)
 
 
 def test_the_parents_line_tells_when_in_the_zone_that_the_file_shows(tmp_path: Path) -> None:
