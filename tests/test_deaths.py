@@ -552,6 +552,14 @@ def test_a_dumps_first_eight_frames_count(tmp_path: Path, deep: int, cause: str)
     assert list(told(tmp_path / "a.log", text).deaths) == [("a", cause)]
 
 
+def test_objective_cs_abort_has_its_cause_and_remedy(tmp_path: Path) -> None:
+    text = "objc[7]: +[NSNumber initialize] may have been in progress in another thread when fork() was called.\n"
+    logs = told(tmp_path / "a.log", f"[2025-10-05 16:49:14 +0200] x\n{text}")
+    assert list(logs.deaths) == [("a", "Objective-C +initialize")]
+    [finding] = deaths.crashes(logs, "").findings
+    assert "OBJC_DISABLE_INITIALIZE_FORK_SAFETY=YES" in finding.remedy
+
+
 def test_what_follows_a_dump_is_not_its(tmp_path: Path) -> None:
     another = DIES.replace("/a.py", "/py/socket.py").replace(" in f", " in getaddrinfo")
     causes = [("a", "unknown"), ("a", "DNS/Network/Security")]
