@@ -552,6 +552,14 @@ def test_a_dumps_first_eight_frames_count(tmp_path: Path, deep: int, cause: str)
     assert list(told(tmp_path / "a.log", text).deaths) == [("a", cause)]
 
 
+@pytest.mark.parametrize(("between", "deaths_told"), [(100, 1), (200, 2)])
+def test_only_a_process_number_near_the_words_names_who_died(
+    tmp_path: Path, between: int, deaths_told: int
+) -> None:
+    line = f"[2025-10-05 16:49:14 +0200] code=dumped, status=11/SEGV {'x' * between} pid: 7\n"
+    assert counts(told(tmp_path / "a.log", line * 2)) == (0, deaths_told, 0)
+
+
 def test_objective_cs_abort_has_its_cause_and_remedy(tmp_path: Path) -> None:
     text = "objc[7]: +[NSNumber initialize] may have been in progress in another thread when fork() was called.\n"
     logs = told(tmp_path / "a.log", f"[2025-10-05 16:49:14 +0200] x\n{text}")

@@ -54,7 +54,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = Path("src/airflow_setproctitle_shim")
 KILLED = ROOT / "results/mutants.jsonl"
 WANTED = 95.0
-LONGEST = 300  # seconds for the tests of one mutant; some mutants loop for ever
+PATIENCE = 5  # how much longer tests may take with a mutant, and 30 s; some mutants loop for ever
 OPTIONS = ["-qx", "-n0", "-p", "no:cacheprovider", "-p", "no:randomly", "--hypothesis-seed=0"]
 
 # Tests that import nothing of the package.
@@ -203,8 +203,9 @@ def make_venv(copy: Path) -> None:
     (site_packages / "the_copy.pth").write_text(f"{copy / 'src'}\n{here}\n")
 
 
-def in_a_process(function: Any, *arguments: Any) -> int | None:
-    """Run the function in a process forked from this one, silently; return its result, None if it does not end."""
+def in_a_process(limit: float, function: Any, *arguments: Any) -> int | None:
+    """Run the function in a process forked from this one, silently; return its result, None if that takes longer
+    than `limit` seconds."""
 
     def quietly() -> None:
         os.setsid()
@@ -216,7 +217,7 @@ def in_a_process(function: Any, *arguments: Any) -> int | None:
 
     process = multiprocessing.get_context("fork").Process(target=quietly)
     process.start()
-    process.join(LONGEST)
+    process.join(limit)
     ended = process.exitcode is not None
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid or 0, signal.SIGKILL)
@@ -246,7 +247,10 @@ def end_what_is_left() -> None:
                 process.kill()
 
 
-def is_killed(mutant: Mutant, suites: Iterable[Sequence[str]]) -> bool:
+Suite = tuple[list[str], float]  # tests, and how long they take in seconds
+
+
+def is_killed(mutant: Mutant, suites: Iterable[Suite]) -> bool:
     """Whether a test of the suites fails, or does not end, with the mutant in this process's copy."""
     copy = Path(os.environ["MUTATE_COPY"])
     file = copy / PACKAGE / mutant.file
@@ -254,17 +258,27 @@ def is_killed(mutant: Mutant, suites: Iterable[Sequence[str]]) -> bool:
     file.write_text(mutant.source)
     try:
         # 5: no test was selected, which kills nobody.
-        return any(in_a_process(run_tests, copy, suite) not in (0, 5) for suite in suites if suite)
+        return any(
+            in_a_process(30 + PATIENCE * seconds, run_tests, copy, suite) not in (0, 5)
+            for suite, seconds in suites
+            if suite
+        )
     finally:
         file.write_text(original)
 
 
-def suites(mutant: Mutant, tests: dict[str, dict[int, list[str]]]) -> list[list[str]]:
+def suites(mutant: Mutant, tests: dict[str, dict[int, list[str]]], seconds: dict[str, float]) -> list[Suite]:
     """Return the tests that may kill a mutant: those that execute its lines, then those that start interpreters."""
     lines = tests.get(mutant.file, {})
     ours = dict.fromkeys(test for line in mutant.lines for test in lines.get(line, []))
     # What runs at import, or in no test of this process, is seen by whatever uses the file.
-    return [list(ours) or lines.get(0, []), [f"tests/{name}" for name in ELSEWHERE.get(mutant.file, [])]]
+    chosen = [list(ours) or lines.get(0, []), [f"tests/{name}" for name in ELSEWHERE.get(mutant.file, [])]]
+    return [(suite, lasts(set(suite), seconds)) for suite in chosen]
+
+
+def lasts(suite: set[str], seconds: dict[str, float]) -> float:
+    """Return how many seconds a suite takes, which has tests or whole files of them."""
+    return sum(time for test, time in seconds.items() if {test, test.partition("::")[0]} & suite)
 
 
 def take_copy(copies: Any) -> None:
@@ -272,8 +286,8 @@ def take_copy(copies: Any) -> None:
     os.environ["MUTATE_COPY"] = copies.get()
 
 
-def healthy(directory: Path) -> dict[str, dict[int, list[str]]]:
-    """Run the fast tests on a copy without a mutant; return which tests execute which line."""
+def healthy(directory: Path) -> tuple[dict[str, dict[int, list[str]]], dict[str, float]]:
+    """Run the fast tests on a copy without a mutant; return which tests execute which line, and their seconds."""
 
     def measure() -> int:
         watch = Watch(directory)
@@ -282,7 +296,7 @@ def healthy(directory: Path) -> dict[str, dict[int, list[str]]]:
             directory, ["tests", *(f"--ignore=tests/{name}" for name in OUTSIDE)], [watch], cached=True
         )
         watch.coverage.stop()
-        (directory / "tests.json").write_text(json.dumps(watch.tests(directory)))
+        (directory / "tests.json").write_text(json.dumps([watch.tests(directory), watch.seconds]))
         return status
 
     process = multiprocessing.get_context("fork").Process(target=lambda: os._exit(measure()))
@@ -290,8 +304,9 @@ def healthy(directory: Path) -> dict[str, dict[int, list[str]]]:
     process.join()
     if process.exitcode:
         sys.exit("the tests fail without any mutant")
-    by_text: dict[str, dict[str, list[str]]] = json.loads((directory / "tests.json").read_text())
-    return {file: {int(line): tests for line, tests in lines.items()} for file, lines in by_text.items()}
+    by_text, seconds = json.loads((directory / "tests.json").read_text())
+    tests = {file: {int(line): tests for line, tests in lines.items()} for file, lines in by_text.items()}
+    return tests, seconds
 
 
 def survivors(chosen: Sequence[Mutant], at_once: int, reasons: dict[tuple[str, str], str]) -> list[Mutant]:
@@ -308,13 +323,17 @@ def survivors(chosen: Sequence[Mutant], at_once: int, reasons: dict[tuple[str, s
         ignored = shutil.ignore_patterns(".*", "__pycache__", "results")
         shutil.copytree(ROOT, first, symlinks=True, ignore=ignored)
         make_venv(first)
-        tests = healthy(first)  # Leaves the tests' bytecode, too, which is half of the time of many mutants.
+        tests, seconds = healthy(
+            first
+        )  # Leaves the tests' bytecode, too, which is half of the time of many mutants.
         copies.put(str(first))
         for number in range(1, at_once):
             copies.put(shutil.copytree(first, f"{directory}/{number}", symlinks=True))
             make_venv(Path(directory, str(number)))
         with concurrent.futures.ProcessPoolExecutor(at_once, context, take_copy, (copies,)) as pool:
-            futures = {pool.submit(is_killed, mutant, suites(mutant, tests)): mutant for mutant in todo}
+            futures = {
+                pool.submit(is_killed, mutant, suites(mutant, tests, seconds)): mutant for mutant in todo
+            }
             alive = []
             for number, future in enumerate(concurrent.futures.as_completed(futures), 1):
                 if future.result():
