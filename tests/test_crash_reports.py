@@ -114,7 +114,7 @@ def test_the_crashed_threads_frames_tell_the_cause(tmp_path: Path, cause: str, f
     assert finding.data["cause"] == cause
     assert ("PGGSSENCMODE=disable" in finding.remedy) is (cause == "libpq's GSS")
     assert "install" not in finding.remedy.replace("since before the installation", "")
-    assert cause in finding.evidence
+    assert f", in a forked child: the cause is {cause} (" in finding.evidence
     assert ("native setproctitle can be behind it" in finding.evidence) is (cause != "setproctitle")
 
 
@@ -178,6 +178,18 @@ def test_whose_process_it_was_is_told(
     path = ips(tmp_path / "a.ips", FRAMES["setproctitle"][0], procPath=executable)
     [finding] = judge(path).findings
     assert (finding.data["whose"], finding.severity) == (whose, severity)
+
+
+@pytest.mark.parametrize("told", ["app_name", "name", "procName", "image", ""])
+def test_a_report_is_of_python_if_any_of_its_names_says_so(tmp_path: Path, told: str) -> None:
+    names = dict.fromkeys(("app_name", "name", "procName", "image"), "x")
+    names.update({told: "Python"} if told else {})
+    header = {"app_name": names["app_name"], "name": names["name"]}
+    body = {"procName": names["procName"], "usedImages": [{"name": names["image"]}]}
+    thread = {"frames": [{"imageIndex": 0}]}
+    path = tmp_path / "a.ips"
+    path.write_text(f"{json.dumps(header)}\n{json.dumps({**body, 'faultingThread': 0, 'threads': [thread]})}")
+    assert len(judge(path).findings) == bool(told)
 
 
 # --- what was read -----------------------------------------------------------------------------

@@ -275,6 +275,7 @@ def test_an_edited_file_of_airflow_is_named_with_the_version_to_reinstall(
     rows = [f"airflow/same.py,sha256={same},5", *changed, "airflow/unknown.py,,", ""]
     write(distribution(site, "apache-airflow-core", files, "3.0.2") / "RECORD", "\n".join(rows))
     write(distribution(site, "apache-airflow", {"a.py": b""}, "3.0.2") / "RECORD", "a.py,unknown=x,0\n")
+    distribution(site, "aaa", {})
     sdk = distribution(site, "apache-airflow-task-sdk", {"b.py": b""}, "1.0.2")
     write(sdk / "RECORD", "b.py,sha256=AAAA,0\n")
     assert answer("edited") == Answer(

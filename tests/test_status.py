@@ -527,6 +527,7 @@ def test_the_newest_record_tells_when_it_was_installed(startup_file: Path) -> No
     ("native", "said"),
     [
         ("1.2.10", "1.2.10 (safe on macOS)"),
+        ("1.3", "1.3 (crashes after fork on macOS)"),
         ("1.3.0rc1", "1.3.0rc1 (crashes after fork on macOS)"),
         ("2", "2 (crashes after fork on macOS)"),
         ("", "not installed"),
@@ -563,8 +564,10 @@ def test_the_facts_are_told_in_words(
     }
     startup_file.unlink()
     monkeypatch.setattr(state, "origin", {}.get)
+    monkeypatch.setattr(site, "getsitepackages", list)
     facts = state.facts()
-    assert facts["startup file"] == f"{startup_file} is missing"
+    elsewhere = f"{startup_file} lies where site does not look for startup files"
+    assert facts["startup file"] == f"{startup_file} is missing; {elsewhere}"
     assert facts["import runs"] == "nothing: setproctitle cannot be imported"
 
 
