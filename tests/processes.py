@@ -31,7 +31,7 @@ def wait_for(what: str, condition: Callable[[], Result], seconds: float) -> Resu
         except OSError as error:
             last = error
         time.sleep(pause)
-        pause = min(1.1 * pause, 1)  # To ask a server costs it time to work.
+        pause = min(1.1 * pause, 1)  # An answer takes a server's time from its work.
     raise NotInTime(f"{what}: not within {seconds:.0f} s (last: {last!r})")
 
 

@@ -2,7 +2,7 @@
 
     pip install -e '.[test]' && uv pip install --group mutation
     python tools/mutate.py                   all mutants: more than an hour
-    python tools/mutate.py --tenth           a random tenth; --one-in N: another part; --seed N repeats one
+    python tools/mutate.py --tenth           a random tenth; --seed N repeats one
     python tools/mutate.py --files cli.py    those of some files only
 
 Needs Python 3.11 or later. Prints each mutant that the tests let live, when it is found and again at the end.
@@ -54,7 +54,6 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = Path("src/airflow_setproctitle_shim")
 KILLED = ROOT / "results/mutants.jsonl"
 WANTED = 95.0
-PATIENCE = 5  # how much longer tests may take with a mutant, and 30 s; some mutants loop for ever
 OPTIONS = ["-qx", "-n0", "-p", "no:cacheprovider", "-p", "no:randomly", "--hypothesis-seed=0"]
 
 # Tests that import nothing of the package.
@@ -209,7 +208,6 @@ def in_a_process(limit: float, function: Any, *arguments: Any) -> int | None:
 
     def quietly() -> None:
         os.setsid()
-        be_nice()
         with open(os.devnull, "w") as nowhere:
             os.dup2(nowhere.fileno(), 1)
             os.dup2(nowhere.fileno(), 2)
@@ -226,14 +224,8 @@ def in_a_process(limit: float, function: Any, *arguments: Any) -> int | None:
     return process.exitcode if ended else None
 
 
-def be_nice() -> None:
-    """Let this session be as nice as the process: Linux schedules sessions first (sched(7), "autogroup")."""
-    with contextlib.suppress(OSError):
-        Path("/proc/self/autogroup").write_text(str(os.nice(0)))
-
-
 def end_what_is_left() -> None:
-    """End the processes that a mutant has left in sessions of their own; some fork for ever."""
+    """End what a mutant has left in sessions of its own, where killpg() does not reach; some fork for ever."""
     copy = os.environ["MUTATE_COPY"]
     while left := [
         process
@@ -247,7 +239,7 @@ def end_what_is_left() -> None:
                 process.kill()
 
 
-Suite = tuple[list[str], float]  # tests, and how long they take in seconds
+Suite = tuple[list[str], float]  # tests, and the seconds after which they count as hanging
 
 
 def is_killed(mutant: Mutant, suites: Iterable[Suite]) -> bool:
@@ -259,9 +251,7 @@ def is_killed(mutant: Mutant, suites: Iterable[Suite]) -> bool:
     try:
         # 5: no test was selected, which kills nobody.
         return any(
-            in_a_process(30 + PATIENCE * seconds, run_tests, copy, suite) not in (0, 5)
-            for suite, seconds in suites
-            if suite
+            in_a_process(limit, run_tests, copy, suite) not in (0, 5) for suite, limit in suites if suite
         )
     finally:
         file.write_text(original)
@@ -273,12 +263,12 @@ def suites(mutant: Mutant, tests: dict[str, dict[int, list[str]]], seconds: dict
     ours = dict.fromkeys(test for line in mutant.lines for test in lines.get(line, []))
     # What runs at import, or in no test of this process, is seen by whatever uses the file.
     chosen = [list(ours) or lines.get(0, []), [f"tests/{name}" for name in ELSEWHERE.get(mutant.file, [])]]
-    return [(suite, lasts(set(suite), seconds)) for suite in chosen]
+    return [(suite, limit(set(suite), seconds)) for suite in chosen]
 
 
-def lasts(suite: set[str], seconds: dict[str, float]) -> float:
-    """Return how many seconds a suite takes, which has tests or whole files of them."""
-    return sum(time for test, time in seconds.items() if {test, test.partition("::")[0]} & suite)
+def limit(suite: set[str], seconds: dict[str, float]) -> float:
+    """Return after how many seconds a suite counts as hanging, as some mutants loop for ever; it has tests or files."""
+    return 30 + 5 * sum(time for test, time in seconds.items() if {test, test.partition("::")[0]} & suite)
 
 
 def take_copy(copies: Any) -> None:
@@ -323,9 +313,8 @@ def survivors(chosen: Sequence[Mutant], at_once: int, reasons: dict[tuple[str, s
         ignored = shutil.ignore_patterns(".*", "__pycache__", "results")
         shutil.copytree(ROOT, first, symlinks=True, ignore=ignored)
         make_venv(first)
-        tests, seconds = healthy(
-            first
-        )  # Leaves the tests' bytecode, too, which is half of the time of many mutants.
+        # It leaves the tests' bytecode, too, which is half of the time of many mutants.
+        tests, seconds = healthy(first)
         copies.put(str(first))
         for number in range(1, at_once):
             copies.put(shutil.copytree(first, f"{directory}/{number}", symlinks=True))
@@ -357,33 +346,26 @@ def options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--one-in", type=int, metavar="N", help="take a random part of the mutants, one in N")
-    parser.add_argument(
-        "--tenth", dest="one_in", action="store_const", const=10, help="the same as --one-in 10"
-    )
+    parser.add_argument("--tenth", action="store_true", help="take a random tenth of the mutants")
     parser.add_argument("--seed", type=int, default=random.randrange(10**6), help="which part")
     parser.add_argument("--files", nargs="+", metavar="FILE", help="mutate only these, like diagnosis/cli.py")
     parser.add_argument("--fresh", action="store_true", help="forget which mutants were killed before")
     parser.add_argument("--at-once", type=int, default=2, metavar="N", help="processes (default: 2)")
-    chosen = parser.parse_args()
-    if chosen.one_in is not None and chosen.one_in < 1:
-        parser.error(f"--one-in takes a number from 1, not {chosen.one_in}")
-    return chosen
+    return parser.parse_args()
 
 
 def main() -> int:
     """Make the mutants, run the tests on each, print what lives; return the exit status."""
     chosen = options()
-    be_nice()
     paths = sorted(path for path in (ROOT / PACKAGE).rglob("*.py") if "stand_in" not in path.parts)
     names = [str(path.relative_to(ROOT / PACKAGE)) for path in paths]
     unknown = set(chosen.files or ()) - set(names)
     if unknown:
         sys.exit(f"not a file of the package: {', '.join(sorted(unknown))}; there are {', '.join(names)}")
     everyone = [mutant for name in chosen.files or names for mutant in mutants(name)]
-    if chosen.one_in:
-        print(f"one in {chosen.one_in}, by --seed {chosen.seed}")
-        everyone = random.Random(chosen.seed).sample(everyone, -(-len(everyone) // chosen.one_in))
+    if chosen.tenth:
+        print(f"a random tenth, by --seed {chosen.seed}")
+        everyone = random.Random(chosen.seed).sample(everyone, -(-len(everyone) // 10))
     KILLED.parent.mkdir(exist_ok=True)
     if chosen.fresh:
         KILLED.unlink(missing_ok=True)
@@ -394,12 +376,12 @@ def main() -> int:
     for text in sorted({told(mutant, reasons) for mutant in alive}):
         print(text)
     gone = reasons.keys() & {(mutant.file, mutant.change) for mutant in everyone} - seen
-    gone |= set() if chosen.one_in or chosen.files else reasons.keys() - seen
+    gone |= set() if chosen.tenth or chosen.files else reasons.keys() - seen
     for file, change in sorted(gone):
         print(f"{file}: listed, but does not survive\n{change}\n")
     score = 100 * (1 - len(alive) / len(everyone))
     print(f"{len(everyone)} mutants, {len(alive)} survived: score {score:.1f} %, wanted {WANTED} %")
-    if chosen.one_in:
+    if chosen.tenth:
         return 0  # A sample swings by chance: it shows where to look.
     return 0 if score >= WANTED and seen <= reasons.keys() and not gone else 1
 
