@@ -42,8 +42,11 @@ def postgresql(place: Place) -> str:
     place.start(
         f"{programs}/postgres", "-D", str(data), "-p", str(port), "-k", "", "-c", "fsync=off", user="postgres"
     )
-    _accepts(place, port)
-    place.finish("/usr/bin/createdb", "-h", "127.0.0.1", "-p", str(port), "-U", "airflow", "airflow")
+    at = ["-h", "127.0.0.1", "-p", str(port), "-U", "airflow"]
+    # It listens before it answers.
+    ready = ["/usr/bin/pg_isready", "-q", "-d", "postgres", *at]
+    place.until("PostgreSQL answers", lambda: subprocess.run(ready, check=False).returncode == 0)
+    place.finish("/usr/bin/createdb", *at, "airflow")
     return f"airflow@127.0.0.1:{port}/airflow"
 
 
