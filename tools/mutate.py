@@ -184,7 +184,9 @@ def run_tests(
     """
     os.chdir(copy)
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    os.environ.update(PATH=path, PYTHONPATH=str(copy / "src"), PYTHONDONTWRITEBYTECODE="1")
+    own = {"PYTHONPATH": str(copy / "src"), "TMPDIR": str(copy / ".tmp")}  # Some mutants leave their files.
+    os.environ.update(own, PATH=path, PYTHONDONTWRITEBYTECODE="1")
+    tempfile.tempdir = None
     sys.dont_write_bytecode = not cached
     sys.executable = str(copy / ".venv/bin/python")
     sys.path[:0] = [str(copy / "src")]
@@ -192,10 +194,11 @@ def run_tests(
 
 
 def make_venv(copy: Path) -> None:
-    """Make the copy an environment in which it comes before the package installed here.
+    """Make the copy an environment in which it comes before the package installed here, and a place for files.
 
     Tests start its Python without PYTHONPATH.
     """
+    (copy / ".tmp").mkdir(exist_ok=True)
     venv.create(copy / ".venv", symlinks=True)
     [site_packages] = copy.glob(".venv/lib/*/site-packages")
     here = f"import site; site.addsitedir({sysconfig.get_path('purelib')!r})"
@@ -317,8 +320,9 @@ def survivors(chosen: Sequence[Mutant], at_once: int, reasons: dict[tuple[str, s
         tests, seconds = healthy(first)
         copies.put(str(first))
         for number in range(1, at_once):
-            copies.put(shutil.copytree(first, f"{directory}/{number}", symlinks=True))
-            make_venv(Path(directory, str(number)))
+            copy = shutil.copytree(first, f"{directory}/{number}", True, shutil.ignore_patterns(".*"))
+            copies.put(copy)
+            make_venv(Path(copy))
         with concurrent.futures.ProcessPoolExecutor(at_once, context, take_copy, (copies,)) as pool:
             futures = {
                 pool.submit(is_killed, mutant, suites(mutant, tests, seconds)): mutant for mutant in todo
