@@ -111,7 +111,8 @@ def run(venv: Venv, hook: Hook, program: str, directory: Path, **variables: str)
     launcher = [str(venv.path / "bin" / name) for name in hook.launcher]
     done = subprocess.run(
         [*launcher, str(venv.python), "-c", f"import sys\n{program}print('ok')"],
-        env=clean_environ(DD_INSTRUMENTATION_TELEMETRY_ENABLED="false", **variables),
+        # pyximport compiles, for which -O0 is enough.
+        env=clean_environ(DD_INSTRUMENTATION_TELEMETRY_ENABLED="false", CFLAGS="-O0", **variables),
         cwd=directory,
         capture_output=True,
         text=True,

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from consumers import harness
-from consumers.declared import CONSUMERS
+from consumers.declared import CONSUMERS, FIRST_GUARDED
 from consumers.harness import Consumer, NativeCode, Outcome
 from environments import ROOT, Venv
 
@@ -82,6 +82,17 @@ def test_ps_shows_titles_in_titles_mode_by_processtitles_macos_code_which_calls_
         assert {line.split(maxsplit=1)[1] for line in after.native} == {"loaded processtitle._processtitle"}
     assert shown(consumer, after) == list(consumer.titles), "\n".join(after.ps)
     record_ps(consumer, venv, after, "titles")
+
+
+@pytest.mark.slow
+@pytest.mark.long
+@pytest.mark.parametrize("consumer", [FIRST_GUARDED], ids=lambda consumer: consumer.id)
+def test_the_first_airflow_that_guards_itself_needs_no_shim(
+    consumer: Consumer, venv: Venv, macos_code: Callable[..., NativeCode], before: Before
+) -> None:
+    outcome = before(consumer, venv, macos_code())
+    assert outcome.done and outcome.deaths == 0, outcome.failure + tail(outcome)
+    assert outcome.native == [], "it is not guarded"
 
 
 def judge(consumer: Consumer, before: Outcome, after: Outcome) -> None:

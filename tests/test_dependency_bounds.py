@@ -69,6 +69,9 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], dict[str,
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group(
+    "bounds"
+)  # one process finds out what Airflow alone resolves to, and collects the rows
 @pytest.mark.parametrize("airflow", ERAS)
 def test_an_airflow_environment_takes_the_shim_without_any_change(
     airflow: str, wheel: Path, tmp_path: Path, alone: Callable[[str], dict[str, str]]
@@ -79,7 +82,7 @@ def test_an_airflow_environment_takes_the_shim_without_any_change(
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("bounds")  # one process collects the rows
+@pytest.mark.xdist_group("bounds")
 @pytest.mark.parametrize(
     "airflow", [pytest.param(version, marks=CHOSEN_OTHERWISE.get(version, ())) for version in ERAS]
 )

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from consumers.declared import CONSUMERS
+from consumers.harness import Consumer
 from environments import Venv, clean_environ
 
 LINEAGE = "AIRFLOW_SETPROCTITLE_SHIM_LINEAGE"
@@ -116,15 +118,18 @@ def test_the_module_that_switches_on_has_no_constants(linux: Venv, name: str) ->
     assert f"ImportError: cannot import name {name!r}" in done.stderr
 
 
-AIRFLOWS = [("2.10.5", "2025-03-01"), ("3.0.2", "2025-07-15"), ("3.3.2", "2026-10-15")]
+# In the environments of those that are run.
+AIRFLOWS = [
+    c for c in CONSUMERS if c.name.startswith("Airflow s") and c.version in ("2.10.5", "3.0.2", "3.3")
+]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("version", "exclude_newer"), AIRFLOWS, ids=[version for version, _ in AIRFLOWS])
+@pytest.mark.parametrize("airflow", AIRFLOWS, ids=lambda airflow: airflow.version)
 def test_a_plugin_written_for_airflow_2_loads_in_real_airflow_when_asked_for(
-    make_venv: Callable[..., Venv], tmp_path: Path, version: str, exclude_newer: str
+    make_venv: Callable[..., Venv], tmp_path: Path, airflow: Consumer
 ) -> None:
-    venv = make_venv(f"apache-airflow=={version}", exclude_newer=exclude_newer)
+    venv = make_venv(*airflow.requirements, exclude_newer=airflow.exclude_newer)
     (tmp_path / "plugins").mkdir()
     (tmp_path / "plugins/legacy.py").write_text(
         f"{PLUGIN}from airflow.plugins_manager import AirflowPlugin\n\n\n"
@@ -141,7 +146,7 @@ def test_a_plugin_written_for_airflow_2_loads_in_real_airflow_when_asked_for(
         )
         return name in listed.stdout
 
-    assert loaded() == version.startswith("2."), "without us: only Airflow 2 has the constants"
+    assert loaded() == airflow.version.startswith("2."), "without us: only Airflow 2 has the constants"
     assert loaded(**{LINEAGE: "1"})
 
 

@@ -232,16 +232,16 @@ PACKAGERS = [
 ]
 
 
-# Nuitka takes all of the standard library otherwise, and minutes over it.
+# Nuitka takes all of the standard library and wrapt otherwise, and minutes over it.
 UNUSED = """
 import runpy, sys
 runpy.run_path("sources/program.py", run_name="__main__")
-print("--nofollow-import-to=" + ",".join(sys.stdlib_module_names - {name.partition(".")[0] for name in sys.modules}))
+print("--nofollow-import-to=" + ",".join({*sys.stdlib_module_names, "wrapt"} - {name.partition(".")[0] for name in sys.modules}))
 """
 
 
 def unused(venv: Venv, directory: Path) -> str:
-    """Return Nuitka's option that leaves out what the program does not load of the standard library."""
+    """Return Nuitka's option that leaves out what the program does not load."""
     return subprocess.check_output(
         [*venv.command, "-c", UNUSED, "activate"], cwd=directory, env=clean_environ(), text=True
     ).splitlines()[-1]

@@ -297,7 +297,7 @@ def test_airflow_2s_webserver_monitor_counts_ready_workers_by_their_titles(
     make_venv: Callable[..., Venv], tmp_path: Path, mode: str, environ: dict[str, str], ready: int
 ) -> None:
     declared = next(c for c in CONSUMERS if c.name == "Airflow webserver")
-    venv = make_venv(*declared.requirements, exclude_newer=declared.exclude_newer, extra="titles")
+    venv = make_venv(*declared.requirements, exclude_newer=declared.exclude_newer)
 
     def work(place: harness.Place) -> None:
         pid = webserver(place).pid

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 import urllib.request
@@ -481,8 +482,12 @@ AIRFLOW_GUARDS = (
     "airflow.utils.serve_logs.core",
     "gunicorn.util",
 )
-# One environment for all that is run of it.
-AIRFLOW_2 = ["apache-airflow[postgres,celery,redis]==2.10.5"]
+# One environment for all that is run of it; titles are shown by a processtitle that is newer.
+AIRFLOW_2 = [
+    "apache-airflow[postgres,celery,redis]==2.10.5",
+    "processtitle",
+    "--exclude-newer-package=processtitle=2026-10-01",
+]
 
 CONSUMERS = [
     *(
@@ -636,16 +641,14 @@ CONSUMERS = [
         datahub,
         exclude_newer="2025-07-15",
     ),
-    *(
-        Consumer(
-            "Airflow standalone, LocalExecutor",
-            version,
-            [f"apache-airflow=={version}.*"],
-            airflow_3_standalone,
-            before="guarded",
-            why=GUARDED,
-            guards=AIRFLOW_GUARDS,
-        )
-        for version in ("3.1", "3.3")
+    Consumer(
+        "Airflow standalone, LocalExecutor",
+        "3.3",
+        ["apache-airflow==3.3.*"],
+        airflow_3_standalone,
+        before="guarded",
+        why=GUARDED,
+        guards=AIRFLOW_GUARDS,
     ),
 ]
+FIRST_GUARDED = dataclasses.replace(CONSUMERS[-1], version="3.1", requirements=["apache-airflow==3.1.*"])
