@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import functools
+import json
 import re
 import subprocess
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from compatibility import page
-from environments import ROOT, Venv, clean_environ, uv
+from environments import ROOT, MadeOnce, Venv, clean_environ, uv
 
 # A release of Airflow, and a day in its time.
 ERAS = {
@@ -25,15 +24,6 @@ ERAS = {
 LOWEST = ["importlib-metadata==6.0.0", "wrapt==1.15.0"]
 # The tests of what imports them: wrapt in neutralise.py and lineage.py, importlib-metadata in the diagnosis.
 WITH_THE_LOWEST = ("doctor", "lineage", "neutralise", "status")
-
-
-@pytest.fixture(scope="module")
-def results() -> Iterator[dict[str, dict[str, str]]]:
-    """Where the table in docs/compatibility.md comes from."""
-    eras: dict[str, dict[str, str]] = {}
-    yield eras
-    if len(eras) == len(ERAS):
-        page.save("bounds", {era: eras[era] for era in ERAS})
 
 
 # Among versions that exclude each other, uv settles first those that are asked for directly. In the
@@ -57,51 +47,44 @@ def both(airflow: str, wheel: Path) -> list[str]:
     return [f"apache-airflow=={airflow}", f"airflow-setproctitle-shim @ {wheel.as_uri()}"]
 
 
-@pytest.fixture(scope="module")
-def alone(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], dict[str, str]]:
-    """Return a function that gives what a release of Airflow resolves to without the shim."""
+@pytest.fixture
+def alone(airflow: str, made_once: MadeOnce) -> dict[str, str]:
+    """What a release of Airflow resolves to without the shim."""
 
-    @functools.cache
-    def versions(airflow: str) -> dict[str, str]:
-        return resolved(tmp_path_factory.mktemp("alone"), ERAS[airflow], {}, f"apache-airflow=={airflow}")
+    def into(directory: Path) -> None:
+        versions = resolved(directory, ERAS[airflow], {}, f"apache-airflow=={airflow}")
+        (directory / "versions.json").write_text(json.dumps(versions))
 
+    versions: dict[str, str] = json.loads((made_once(f"alone-{airflow}", into) / "versions.json").read_text())
     return versions
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group(
-    "bounds"
-)  # one process finds out what Airflow alone resolves to, and collects the rows
 @pytest.mark.parametrize("airflow", ERAS)
 def test_an_airflow_environment_takes_the_shim_without_any_change(
-    airflow: str, wheel: Path, tmp_path: Path, alone: Callable[[str], dict[str, str]]
+    airflow: str, wheel: Path, tmp_path: Path, alone: dict[str, str]
 ) -> None:
-    there = alone(airflow)
-    assert there["apache-airflow"] == airflow
-    assert resolved(tmp_path, ERAS[airflow], there, *both(airflow, wheel)) == there
+    assert alone["apache-airflow"] == airflow
+    assert resolved(tmp_path, ERAS[airflow], alone, *both(airflow, wheel)) == alone
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("bounds")
 @pytest.mark.parametrize(
     "airflow", [pytest.param(version, marks=CHOSEN_OTHERWISE.get(version, ())) for version in ERAS]
 )
 def test_airflow_and_the_shim_resolve_to_the_versions_of_airflow_alone(
-    airflow: str,
-    wheel: Path,
-    tmp_path: Path,
-    alone: Callable[[str], dict[str, str]],
-    results: dict[str, dict[str, str]],
+    airflow: str, wheel: Path, tmp_path: Path, alone: dict[str, str]
 ) -> None:
-    without, together = alone(airflow), resolved(tmp_path, ERAS[airflow], {}, *both(airflow, wheel))
-    results[airflow] = {
+    together = resolved(tmp_path, ERAS[airflow], {}, *both(airflow, wheel))
+    changed = sorted({name for name, _ in alone.items() ^ together.items()})
+    row = {
         "day": ERAS[airflow],
-        "packages": str(len(without)),
-        **{name: without[name] for name in ("wrapt", "importlib-metadata", "setproctitle")},
-        "changed by the shim": ", ".join(sorted({n for n, _ in without.items() ^ together.items()}))
-        or "none",
+        "packages": str(len(alone)),
+        **{name: alone[name] for name in ("wrapt", "importlib-metadata", "setproctitle")},
+        "changed by the shim": ", ".join(changed) or "none",
     }
-    assert together == without
+    page.add("bounds", airflow, row)
+    assert together == alone
 
 
 @pytest.mark.slow

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -206,27 +206,16 @@ INSTALLERS = [
 ]
 
 
-@pytest.fixture(scope="module")
-def results() -> Iterator[dict[str, list[str]]]:
-    """Where the table in docs/compatibility.md comes from: by installer, its version and how it went."""
-    rows: dict[str, list[str]] = {}
-    yield rows
-    if len(rows) == len(INSTALLERS):
-        page.save("installers", {parameter.id: rows[str(parameter.id)] for parameter in INSTALLERS})
-
-
-@pytest.mark.xdist_group("installers")  # one process collects the rows
 @pytest.mark.parametrize("install", INSTALLERS)
 def test_the_startup_file_is_in_place_owned_at_work_and_gone_afterwards(
     install: Callable[[Source, Path], Installed],
     source: Source,
     tmp_path: Path,
-    results: dict[str, list[str]],
     request: pytest.FixtureRequest,
 ) -> None:
-    row = results[request.node.callspec.id] = ["", "FAIL"]
     installed = install(source, tmp_path)
-    row[0] = installed.installer
+    way = request.node.callspec.id
+    page.add("installers", way, [installed.installer, "FAIL"])
     venv = installed.venv
     assert (venv.site_packages / STARTUP_FILE).is_file()
     assert owned(venv.site_packages) == {STARTUP_FILE}
@@ -236,7 +225,7 @@ def test_the_startup_file_is_in_place_owned_at_work_and_gone_afterwards(
     installed.uninstall()
     assert not list(venv.site_packages.glob("*airflow_setproctitle_shim*"))
     assert venv.run("-c", "pass").stderr == ""
-    row[1] = "ok"
+    page.add("installers", way, [installed.installer, "ok"])
 
 
 def owned(site_packages: Path) -> set[str]:

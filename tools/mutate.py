@@ -184,7 +184,10 @@ def run_tests(
     """
     os.chdir(copy)
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    own = {"PYTHONPATH": str(copy / "src"), "TMPDIR": str(copy / ".tmp")}  # Some mutants leave their files.
+    own = {
+        "PYTHONPATH": str(copy / "src"),
+        "TMPDIR": str(copy / ".venv/tmp"),
+    }  # Some mutants leave their files.
     os.environ.update(own, PATH=path, PYTHONDONTWRITEBYTECODE="1")
     tempfile.tempdir = None
     sys.dont_write_bytecode = not cached
@@ -198,8 +201,8 @@ def make_venv(copy: Path) -> None:
 
     Tests start its Python without PYTHONPATH.
     """
-    (copy / ".tmp").mkdir(exist_ok=True)
     venv.create(copy / ".venv", symlinks=True)
+    (copy / ".venv/tmp").mkdir()
     [site_packages] = copy.glob(".venv/lib/*/site-packages")
     here = f"import site; site.addsitedir({sysconfig.get_path('purelib')!r})"
     (site_packages / "the_copy.pth").write_text(f"{copy / 'src'}\n{here}\n")

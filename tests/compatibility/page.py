@@ -16,6 +16,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from environments import ROOT
+from filelock import FileLock
 
 PAGE = ROOT / "docs/compatibility.md"
 RESULTS = ROOT / "results/compatibility"
@@ -25,6 +26,14 @@ def save(name: str, results: object) -> None:
     """Write a run's results file."""
     RESULTS.mkdir(parents=True, exist_ok=True)
     (RESULTS / f"{name}.json").write_text(json.dumps(results, indent=1) + "\n")
+
+
+def add(name: str, key: str, row: object) -> None:
+    """Put a row into a results file in the place of the one that it had; several processes may do so at once."""
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    with FileLock(RESULTS / f"{name}.lock"):
+        file = RESULTS / f"{name}.json"
+        save(name, {**(json.loads(file.read_text()) if file.exists() else {}), key: row})
 
 
 def matrix(results: dict[str, Any]) -> str:
@@ -48,12 +57,15 @@ def matrix(results: dict[str, Any]) -> str:
 def bounds(results: dict[str, dict[str, str]]) -> str:
     """What Airflow's requirements resolve to, and what the shim changes in that."""
     head = ["Airflow", *next(iter(results.values()))]
-    return table([head, *([airflow, *row.values()] for airflow, row in results.items())])
+    releases = sorted(results, key=lambda release: [int(part) for part in release.split(".")])
+    return table([head, *([release, *results[release].values()] for release in releases)])
 
 
 def installers(results: dict[str, list[str]]) -> str:
     """What installed the package, and whether all that must hold did."""
-    return table([["", "version", "result"], *([way, *row] for way, row in results.items())])
+    return table(
+        [["", "version", "result"], *([way, *results[way]] for way in sorted(results, key=str.lower))]
+    )
 
 
 def cpython(results: dict[str, Any]) -> str:
