@@ -155,6 +155,23 @@ def test_an_activate_that_fails_leaves_nothing_switched_on(linux: Venv) -> None:
     linux.run("-c", HELPERS + ALL_OR_NOTHING)
 
 
+def test_a_startup_that_fails_says_why(linux: Venv) -> None:
+    code = """
+import sys, setproctitle
+import airflow_setproctitle_shim as shim
+sys.platform, sys.modules["wrapt"] = "darwin", None
+shim.startup()
+assert not shim.is_active()
+"""
+    why = "ModuleNotFoundError('import of wrapt halted; None in sys.modules')"
+    assert linux.run("-c", code).stderr == f"airflow-setproctitle-shim: not switched on: {why}\n"
+
+
+def test_switching_on_again_does_nothing_with_the_replacement_loaded(linux: Venv) -> None:
+    code = "import airflow_setproctitle_shim as shim, sys\nshim.activate()\nimport setproctitle\nshim.activate()\n"
+    assert linux.evaluate(f"{code}print('airflow_setproctitle_shim.neutralise' in sys.modules)") == "False"
+
+
 BROKEN = {
     "native loaded, wrapt missing": "import setproctitle; sys.modules['wrapt'] = None",
     "no diagnosis": "sys.modules['airflow_setproctitle_shim.diagnosis'] = None",
@@ -241,3 +258,21 @@ print(sum(end != 0 for end in ends), "of", len(ends))
 
 def test_a_child_forked_while_another_thread_switches_can_switch(linux: Venv) -> None:
     assert linux.evaluate(FORK_WHILE_SWITCHING) == "0 of 50"
+
+
+FORKED_WITH_THE_LOCK = """
+import os, threading
+import airflow_setproctitle_shim as shim
+shim.activate()
+shim.deactivate()  # From now on a fork holds the lock.
+if not os.fork():
+    thread = threading.Thread(target=shim.activate, daemon=True)
+    thread.start()
+    thread.join(20)
+    os._exit(not shim.is_active())
+print(os.wait()[1])
+"""
+
+
+def test_a_forked_childs_threads_can_switch(linux: Venv) -> None:
+    assert linux.evaluate(FORKED_WITH_THE_LOCK) == "0"

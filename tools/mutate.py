@@ -75,6 +75,8 @@ ELSEWHERE = {
         "test_startup.py",
         "test_switch.py",
         "test_import_system.py",
+        "test_robust_switch.py",
+        "test_small_print.py",
         "test_titles.py",
     ],
     "__main__.py": ["test_command_line.py"],
