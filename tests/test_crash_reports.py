@@ -147,6 +147,26 @@ def test_only_a_report_since_the_installation_needs_attention(
     assert finding.data["counts"] == {"before": int(not since), "since": int(since), "undated": 0}
 
 
+@pytest.mark.parametrize(
+    ("cause", "asi", "number", "how", "source"),
+    [
+        ("setproctitle", {}, 1, "not forked", "dvarrazzo/py-setproctitle/issues/113"),
+        ("libpq's GSS", FORKED, 2, "in a forked child", "ged/ruby-pg/issues/311"),
+    ],
+)
+def test_a_finding_says_how_many_whose_and_how_and_where_to_read_on(
+    tmp_path: Path, cause: str, asi: object, number: int, how: str, source: str
+) -> None:
+    for name in range(number):
+        ips(tmp_path / f"{name}.ips", FRAMES[cause][0], asi)
+    [finding] = judge(tmp_path).findings
+    assert finding.evidence.partition("; ")[0] == (
+        f"{number} crash report{'s' if number == 2 else ''} of a Python (the path is not told), {how}: the cause is"
+        f" {cause} ({number} since the shim was installed, 0 before, 0 undated)"
+    )
+    assert finding.sources == (source,)
+
+
 @pytest.mark.parametrize("cause", [cause for cause in FRAMES if cause != "setproctitle"])
 def test_fork_is_not_blamed_where_there_was_none(tmp_path: Path, cause: str) -> None:
     [finding] = judge(ips(tmp_path / "a.ips", FRAMES[cause][0], {})).findings
@@ -232,6 +252,14 @@ def test_where_there_are_only_crash_files_that_is_a_note(tmp_path: Path) -> None
     why = "1 not read: a .crash report has another format"
     told: dict[str, object] = {"cause": "not read"}
     assert judge(tmp_path).findings == [Finding("note", why, "open it in Console", (), paths, told)]
+
+
+def test_malformed_reports_are_counted_together_whatever_is_wrong_with_them(tmp_path: Path) -> None:
+    for number, content in enumerate(("", "{}", "{}\n{}")):
+        (tmp_path / f"Python-{number}.ips").write_text(content)
+    assert judge(tmp_path).looked_at == (
+        f"read 0 crash reports in {tmp_path}; 3 not read: malformed or truncated"
+    )
 
 
 def test_one_report_is_not_counted_as_many(tmp_path: Path) -> None:

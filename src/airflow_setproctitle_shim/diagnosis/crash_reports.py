@@ -34,7 +34,7 @@ class Kind(NamedTuple):
     whose: str  # OURS, ANOTHERS or UNTOLD
 
 
-def crash_reports(places: Sequence[Path], installed_at: float, switch_on: str = "") -> Answer:
+def crash_reports(places: Sequence[Path], installed_at: float, switch_on: str) -> Answer:
     """Return what the crash reports in directories and their `Retired`, or those files, tell.
 
     `installed_at`: seconds since the epoch; `switch_on`: what switches the shim on, "" if it is on.
@@ -69,7 +69,7 @@ def crash_reports(places: Sequence[Path], installed_at: float, switch_on: str = 
     number = skipped.pop("", 0)
     read = f"read {number} crash report{'s' * (number != 1)} in {', '.join(map(str, places))}"
     answer.looked_at = "; ".join([read, *(f"{number} not read: {why}" for why, number in skipped.items())])
-    answer.findings += [_finding(kind, found, switch_on) for kind, found in groups.items()]
+    answer.findings = [_finding(kind, found, switch_on) for kind, found in groups.items()]
     for why in sorted({*skipped} - {OTHER_PROGRAM, os.strerror(errno.ENOENT), OLD * bool(groups)}):
         paths = [file.path for file in answer.read if file.skipped.startswith(why)]
         evidence = f"{len(paths)} not read: {why}"
