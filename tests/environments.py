@@ -28,6 +28,9 @@ SIMULATED_MACOS = {
     "airflow_setproctitle_simulated_macos_ends.pth": f"import sys; sys.platform = {sys.platform!r}\n",
 }
 
+# ddtrace sends nothing, and writes no report of each process that is to die.
+DDTRACE = {"DD_INSTRUMENTATION_TELEMETRY_ENABLED": "false", "DD_CRASHTRACKING_ENABLED": "false"}
+
 
 def clean_environ(**variables: str) -> dict[str, str]:
     """The environment without what would change how Python starts, and with `variables`."""

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from consumers import harness
 from consumers.declared import CONSUMERS, airflow
-from environments import ROOT, STARTUP_FILE, Venv
+from environments import DDTRACE, ROOT, STARTUP_FILE, Venv
 
 # Airflow's settings import the entry point's module; only meanwhile is this macOS.
 MACOS_FOR_THE_ENTRY_POINT = """
@@ -162,7 +162,7 @@ def test_airflows_scheduler_starts_under_ddtrace_run_without_its_startup_file(
         ["apache-airflow==2.10.5"],
         scheduler_under_ddtrace,
         exclude_newer="2025-03-01",
-        environ={"DD_INSTRUMENTATION_TELEMETRY_ENABLED": "false", "DD_TRACE_ENABLED": "false"},
+        environ={**DDTRACE, "DD_TRACE_ENABLED": "false"},
     )
     venv = without_its_startup_file(tmp_path / "venv", wheel, consumer)
     for version, shim in (("3.1.0", ""), ("4.16.0", ""), ("4.16.0", "off")):

@@ -12,7 +12,7 @@ from importlib.metadata import distribution
 from pathlib import Path
 
 import pytest
-from environments import STAND_IN, SWITCH, Venv, clean_environ
+from environments import DDTRACE, STAND_IN, SWITCH, Venv, clean_environ
 
 pytestmark = pytest.mark.slow
 
@@ -112,7 +112,7 @@ def run(venv: Venv, hook: Hook, program: str, directory: Path, **variables: str)
     done = subprocess.run(
         [*launcher, str(venv.python), "-c", f"import sys\n{program}print('ok')"],
         # pyximport compiles, for which -O0 is enough.
-        env=clean_environ(DD_INSTRUMENTATION_TELEMETRY_ENABLED="false", CFLAGS="-O0", **variables),
+        env=clean_environ(**{**DDTRACE, "CFLAGS": "-O0", **variables}),
         cwd=directory,
         capture_output=True,
         text=True,
