@@ -186,10 +186,8 @@ def run_tests(
     """
     os.chdir(copy)
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    own = {
-        "PYTHONPATH": str(copy / "src"),
-        "TMPDIR": str(copy / ".venv/tmp"),
-    }  # Some mutants leave their files.
+    # Some mutants leave files.
+    own = {"PYTHONPATH": str(copy / "src"), "TMPDIR": str(copy / ".venv/tmp")}
     os.environ.update(own, PATH=path, PYTHONDONTWRITEBYTECODE="1")
     tempfile.tempdir = None
     sys.dont_write_bytecode = not cached

@@ -102,19 +102,9 @@ def _venv(python: Python, path: Path) -> Venv:
 def _outcomes(venv: Venv, tests: list[str]) -> dict[str, str]:
     """Run the tests in the environment; return how each one ended: "passed", "skipped", "failed" or "error"."""
     report = venv.path / "report.xml"
+    options = ["--timeout", "600", "--ignore", LEFT_OUT, "--junit-xml", str(report)]
     done = subprocess.run(
-        [
-            str(venv.python),
-            "-m",
-            "test",
-            "--timeout",
-            "600",
-            "--junit-xml",
-            str(report),
-            "-i",
-            LEFT_OUT,
-            *tests,
-        ],
+        [str(venv.python), "-m", "test", *options, *tests],
         cwd=venv.path,
         env=clean_environ(),
         stdout=subprocess.PIPE,
