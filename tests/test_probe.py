@@ -197,6 +197,7 @@ def test_an_interpreter_that_hangs_is_not_waited_for_longer_than_its_children_ma
             return self
 
         def communicate(self, timeout: float) -> NoReturn:
+            assert timeout == seconds
             raise subprocess.TimeoutExpired("python", timeout)
 
     def killpg(group: int, number: int) -> None:
