@@ -191,6 +191,7 @@ def test_a_report_without_a_time_is_undated_and_needs_no_attention(tmp_path: Pat
         ("/Users/USER/*/python3.12", module.UNTOLD, "error"),
         (None, module.UNTOLD, "error"),
     ],
+    ids=["this environment's", "its framework's", "another's", "hidden in part", "not told"],
 )
 def test_whose_process_it_was_is_told(
     tmp_path: Path, executable: str | None, whose: str, severity: str

@@ -301,6 +301,8 @@ def healthy(directory: Path) -> tuple[dict[str, dict[int, list[str]]], dict[str,
     if process.exitcode:
         sys.exit("the tests fail without any mutant")
     by_text, seconds = json.loads((directory / "tests.json").read_text())
+    if of_one_copy := [test for test in seconds if str(directory) in test]:
+        sys.exit(f"not to be found in another copy: {', '.join(of_one_copy)}")
     tests = {file: {int(line): tests for line, tests in lines.items()} for file, lines in by_text.items()}
     return tests, seconds
 
