@@ -114,12 +114,12 @@ def _report(path: Path) -> tuple[Kind, times.Moment] | None:
     if not stat.S_ISREG(info.st_mode) or info.st_size > READABLE:
         raise OSError(0, "not a regular file of a report's size")
     header, body = map(json.loads, path.read_bytes().split(b"\n", 1))
-    images = [image.get("name", "?") for image in body["usedImages"]]
+    images = [image.get("name") for image in body["usedImages"]]
     names = [header.get("app_name"), header.get("name"), body.get("procName"), *images]
     if not any(PYTHON.search(str(name)) for name in names):
         return None
     frames = body["threads"][body["faultingThread"]]["frames"]
-    lines = [f"{images[frame['imageIndex']]} {frame.get('symbol', '')}" for frame in frames]
+    lines = [f"{images[frame['imageIndex']]} {frame.get('symbol')}" for frame in frames]
     notes = f"{body.get('asi')}\n{body.get('termination')}"
     written = str(body.get("captureTime") or header.get("timestamp")).encode()
     cause = signs.cause_of_crash("\n".join([*lines, notes]))
