@@ -65,7 +65,7 @@ def test_dies_in_setproctitles_macos_code_and_reaches_none_with_the_shim(
     native = macos_code(consumer.python)
     without = before(consumer, venv, native)
     after = harness.run(consumer, venv, tmp_path / "after", "", native)
-    harness.record(RESULTS / "consumers.jsonl", consumer, without, after, native)
+    harness.record(consumer, without, after, native)
     record_ps(consumer, venv, after, "auto")
     judge(consumer, without, after)
 

@@ -168,13 +168,13 @@ def test_a_finding_says_how_many_whose_and_how_and_where_to_read_on(
     assert finding.details == tuple(str(tmp_path / f"{name}.ips") for name in range(number))
 
 
-def test_that_it_had_forked_may_stand_in_how_it_was_ended(tmp_path: Path) -> None:
+def test_a_fork_is_told_by_the_termination_too(tmp_path: Path) -> None:
     ended = {"reasons": ["crashed on child side of fork pre-exec"]}
     [finding] = judge(ips(tmp_path / "a.ips", FRAMES["_scproxy"][0], {}, termination=ended)).findings
     assert finding.data["forked"] is True
 
 
-def test_a_report_that_was_not_captured_has_the_time_of_its_header(tmp_path: Path) -> None:
+def test_without_a_capture_time_that_of_the_header_counts(tmp_path: Path) -> None:
     path = ips(tmp_path / "a.ips", FRAMES["setproctitle"][0], captureTime=None)
     [finding] = judge(path).findings
     assert finding.data["counts"] == {"before": 0, "since": 1, "undated": 0}

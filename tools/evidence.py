@@ -20,7 +20,8 @@ RESULTS = ROOT / "results"
 
 def results() -> list[dict[str, Any]]:
     """Return a dictionary for each consumer that was run, as tests/consumers/harness.py recorded it."""
-    return [json.loads(line) for line in (RESULTS / "consumers.jsonl").read_text().splitlines()]
+    rows = json.loads((RESULTS / "compatibility/consumers.json").read_text()).values()
+    return sorted(rows, key=lambda row: (row["consumer"].lower(), row["version"]))
 
 
 def consumers() -> str:

@@ -1,7 +1,7 @@
 """Mutation testing: changes src/ in one place at a time and sees whether the fast tests notice.
 
     pip install -e '.[test]' && uv pip install --group mutation
-    python tools/mutate.py                   all mutants: more than an hour
+    python tools/mutate.py                   all mutants: an hour or more
     python tools/mutate.py --tenth           a random tenth; --seed N repeats one
     python tools/mutate.py --files cli.py    those of some files only
 

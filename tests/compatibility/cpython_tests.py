@@ -35,7 +35,7 @@ TESTS = (
     "test_zipimport",
 )
 
-# They make archives of 65,000 files, which takes a third of the whole time.
+# They make archives of 65,000 files, which takes long.
 LEFT_OUT = "*testZip64*"
 
 # Some releases were installed without some tests: 3.11.7 lacks test_multiprocessing_fork.

@@ -7,7 +7,6 @@ are told by the native code that kills, in a file of its own, whatever the progr
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shutil
 import subprocess
@@ -19,8 +18,8 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from compatibility import page
 from environments import SWITCH, Venv, clean_environ
-from filelock import FileLock
 from processes import free_port, running, wait_for
 
 
@@ -263,9 +262,9 @@ def run(consumer: Consumer, venv: Venv, directory: Path, shim: str, native: Nati
     )
 
 
-def record(results: Path, consumer: Consumer, before: Outcome, after: Outcome, native: NativeCode) -> None:
-    """Put the consumer's line into the results file, from which the table of consumers is made."""
-    line: dict[str, object] = {
+def record(consumer: Consumer, before: Outcome, after: Outcome, native: NativeCode) -> None:
+    """Keep what the consumer's runs came to, from which the table of consumers is made."""
+    row = {
         "consumer": consumer.name,
         "version": consumer.version,
         "native": native.name,
@@ -275,20 +274,7 @@ def record(results: Path, consumer: Consumer, before: Outcome, after: Outcome, n
         "seconds": round(after.seconds),
         "why": consumer.why,
     }
-    results.parent.mkdir(parents=True, exist_ok=True)
-    # Two processes may run the tests.
-    with FileLock(f"{results}.lock"):
-        _replace(results, line)
-
-
-def _replace(results: Path, line: dict[str, object]) -> None:
-    """Put a consumer's line in the place of the one that it had."""
-    lines = [json.loads(text) for text in results.read_text().splitlines()] if results.exists() else []
-    others = [
-        old for old in lines if (old["consumer"], old["version"]) != (line["consumer"], line["version"])
-    ]
-    lines = sorted([*others, line], key=lambda line: (line["consumer"].lower(), line["version"]))
-    results.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    page.add("consumers", consumer.id, row)
 
 
 __all__ = [
