@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import re
 import shlex
-import subprocess
-import sys
 import urllib.parse
 from pathlib import Path
 
@@ -66,10 +64,3 @@ def test_every_command_of_ours_is_one_that_the_command_line_knows(document: Path
     for command in commands:
         typed, _, _ = command.partition(" > ")
         cli._parser().parse_args(shlex.split(typed, comments=True))
-
-
-@pytest.mark.skipif(sys.platform == "darwin", reason="drawn from a simulated run")
-def test_the_picture_is_what_probe_shows(tmp_path: Path) -> None:
-    picture = tmp_path / "probe.svg"
-    subprocess.run([sys.executable, str(ROOT / "tools/picture.py"), str(picture)], check=True)
-    assert picture.read_text() == (ROOT / "docs/probe.svg").read_text(), "run: python tools/picture.py"

@@ -3,7 +3,7 @@
 # runs: times come from the last commit, build tools from build-constraints.txt. Needs git and uv.
 #
 # The constraints are made by:
-#   echo hatchling | uv pip compile --generate-hashes --universal --python-version 3.11 \
+#   printf "hatchling\nhatch-fancy-pypi-readme\n" | uv pip compile --generate-hashes --universal --python-version 3.11 \
 #       --no-header --no-annotate --no-emit-index-url -o tools/build-constraints.txt -
 set -eu
 output=$(mkdir -p "${1:-dist}" && cd "${1:-dist}" && pwd)
