@@ -6,13 +6,14 @@ import hashlib
 import os
 import pickle
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from consumers.harness import Consumer, NativeCode, Outcome, run
-from environments import ROOT, MadeOnce, Venv, interpreter, uv
+from environments import ROOT, MadeOnce, Venv, interpreter, is_installed
 from filelock import FileLock
 from hypothesis import HealthCheck, settings
 
@@ -61,10 +62,12 @@ def made_once(tmp_path_factory: pytest.TempPathFactory) -> MadeOnce:
 @pytest.fixture(scope="session")
 def wheel(made_once: MadeOnce) -> Path:
     """The package's wheel, built from this checkout."""
-    directory = made_once(
-        "wheel", lambda into: uv("build", "--quiet", "--wheel", "--out-dir", str(into), str(ROOT))
-    )
-    return next(directory.glob("*.whl"))
+    build = "import sys; from hatchling.build import build_wheel; build_wheel(sys.argv[1])"
+
+    def into(directory: Path) -> None:
+        subprocess.run([sys.executable, "-c", build, str(directory)], cwd=ROOT, check=True)
+
+    return next(made_once("wheel", into).glob("*.whl"))
 
 
 @pytest.fixture(scope="session")
@@ -72,6 +75,7 @@ def make_venv(made_once: MadeOnce, wheel: Path) -> Callable[..., Venv]:
     """Return a function that gives an environment with the shim, simulated macOS and `requirements`.
 
     Who asks for the same gets the same environment, so nobody may change it; `own` names another one.
+    What is installed beside the tests is copied; uv gets the rest, for the slow suite.
     """
 
     def make(
@@ -83,11 +87,15 @@ def make_venv(made_once: MadeOnce, wheel: Path) -> Callable[..., Venv]:
         own: str = "",
     ) -> Venv:
         def into(directory: Path) -> None:
-            venv = Venv.make(directory / "venv", *([interpreter(python)] if python else []))
-            era = ["--exclude-newer", exclude_newer] if exclude_newer else []
-            if requirements:
-                venv.install(*era, *requirements)
-            venv.install(f"{wheel}[{extra}]" if extra else str(wheel))
+            venv = Venv.make(directory / "venv", interpreter(python) if python else "")
+            if exclude_newer or python or not all(map(is_installed, requirements)):
+                era = ["--exclude-newer", exclude_newer] if exclude_newer else []
+                if requirements:
+                    venv.install(*era, *requirements)
+                venv.install(f"{wheel}[{extra}]" if extra else str(wheel))
+            else:
+                venv.unpack(wheel, extra)
+                venv.copy(*requirements)
             if macos:
                 venv.simulate_macos()
 
@@ -118,7 +126,7 @@ def before(made_once: MadeOnce) -> Callable[[Consumer, Venv, NativeCode], Outcom
 def fresh_venv(tmp_path: Path, wheel: Path) -> Venv:
     """An environment with the shim and simulated macOS that the test may change."""
     venv = Venv.make(tmp_path / "venv")
-    venv.install("--link-mode", "copy", str(wheel))
+    venv.unpack(wheel)
     venv.simulate_macos()
     return venv
 

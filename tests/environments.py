@@ -1,4 +1,8 @@
-"""Real throw-away environments for tests: a virtual environment, and what is installed and run in it."""
+"""Real throw-away environments for tests: a virtual environment, and what is installed and run in it.
+
+The fast suite needs no network and no installer of the machine: `venv` makes an environment, PyPA's
+`installer` unpacks the wheel, and what is installed beside the tests is copied. uv is for the slow suite.
+"""
 
 from __future__ import annotations
 
@@ -6,17 +10,23 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+import venv
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import installer
 import pytest
+from installer.destinations import SchemeDictionaryDestination
+from installer.sources import WheelFile
+from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parent.parent
 STAND_IN = ROOT / "src/airflow_setproctitle_shim/stand_in"
 # What takes long to get or to make and is the same in every run. It may be emptied.
-CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "airflow-setproctitle-shim"
+CACHE = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "airflow-setproctitle-shim")
 SWITCH = "AIRFLOW_SETPROCTITLE_SHIM"
 STARTUP_FILE = "airflow_setproctitle_shim.pth"
 UV = shutil.which("uv", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
@@ -45,8 +55,12 @@ class Venv:
     path: Path
 
     @classmethod
-    def make(cls, path: Path, python: str = sys.executable) -> Venv:
-        uv("venv", "--quiet", "--no-project", "--python", python, str(path))
+    def make(cls, path: Path, python: str = "") -> Venv:
+        """Make an environment of the Python that runs the tests, or of another one."""
+        if python:
+            uv("venv", "--quiet", "--no-project", "--python", python, str(path))
+        else:
+            venv.EnvBuilder(symlinks=True).create(path)
         return cls(path)
 
     @property
@@ -65,6 +79,30 @@ class Venv:
     def install(self, *requirements: str) -> None:
         """Install by uv; options may stand among the requirements."""
         uv("pip", "install", "--quiet", "--python", str(self.python), *requirements)
+
+    def unpack(self, wheel: Path, extra: str = "") -> None:
+        """Install the wheel, with what it and its extra require from what is installed beside the tests."""
+        scheme = {"purelib": self.site_packages, "platlib": self.site_packages, "scripts": self.path / "bin"}
+        destination = SchemeDictionaryDestination(
+            {name: str(path) for name, path in scheme.items()}, str(self.python), "posix"
+        )
+        with WheelFile.open(wheel) as source:
+            installer.install(source, destination, {"INSTALLER": b"tests"})
+        [own] = metadata.distributions(path=[str(self.site_packages)], name="airflow-setproctitle-shim")
+        self.copy(*required_by(own, extra))
+
+    def copy(self, *requirements: str) -> None:
+        """Copy distributions that are installed beside the tests, with all that they require.
+
+        Raises importlib.metadata.PackageNotFoundError, before anything is copied.
+        """
+        for found in installed(*requirements):
+            for name in {file.parts[0] for file in found.files or ()} - {"..", "__pycache__"}:
+                source, target = Path(str(found.locate_file(name))), self.site_packages / name
+                if source.is_dir():
+                    shutil.copytree(source, target, dirs_exist_ok=True)
+                else:
+                    shutil.copy(source, target)
 
     def simulate_macos(self) -> None:
         """Make every interpreter of this environment see macOS while startup files run, and only then."""
@@ -94,6 +132,40 @@ class Venv:
     def evaluate(self, code: str, *arguments: str, **variables: str) -> str:
         """Run the code with the arguments; return what it printed, blanks stripped."""
         return self.run("-c", code, *arguments, check=True, **variables).stdout.strip()
+
+
+def required_by(distribution: metadata.Distribution, extra: str = "") -> Iterator[str]:
+    """Yield what the distribution requires here, with that extra of it."""
+    for line in distribution.requires or ():
+        requirement = Requirement(line)
+        if requirement.marker is None or requirement.marker.evaluate({"extra": extra}):
+            yield line
+
+
+def installed(*requirements: str) -> list[metadata.Distribution]:
+    """Return the distributions that fit the requirements, and all that those require.
+
+    Raises importlib.metadata.PackageNotFoundError for what is not installed beside the tests.
+    """
+    found: dict[str, metadata.Distribution] = {}
+    wanted = list(requirements)
+    while wanted:
+        requirement = Requirement(wanted.pop())
+        distribution = metadata.distribution(requirement.name)
+        if not requirement.specifier.contains(distribution.version, prereleases=True):
+            raise metadata.PackageNotFoundError(str(requirement))
+        if requirement.name not in found:
+            found[requirement.name] = distribution
+            wanted += required_by(distribution)
+    return list(found.values())
+
+
+def is_installed(requirement: str) -> bool:
+    """Whether a distribution beside the tests fits the requirement, and those that it requires do."""
+    try:
+        return bool(installed(requirement))
+    except metadata.PackageNotFoundError:
+        return False
 
 
 def write(path: Path, content: str | bytes) -> Path:
@@ -143,7 +215,7 @@ def wheels_of(wheel: Path, made_once: MadeOnce) -> Path:
 
 def uv(*arguments: str, **options: Any) -> str:
     """Run uv and return what it printed; raises AssertionError with its complaints if it fails."""
-    assert UV, "uv is missing: pip install '.[test]'"
+    assert UV, "uv is missing: pip install uv"
     done: subprocess.CompletedProcess[str] = subprocess.run(
         [UV, *arguments], check=False, capture_output=True, text=True, timeout=900, **options
     )
