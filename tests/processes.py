@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
+import psutil
+
 Result = TypeVar("Result")
 
 
@@ -68,18 +70,23 @@ def running(
         _end_session(process)
 
 
+def in_session(session: int) -> list[int]:
+    """The processes of a session that run, daemons that have left its process groups among them."""
+    found = []
+    for pid in psutil.pids():
+        with contextlib.suppress(OSError):
+            if os.getsid(pid) == session:
+                found.append(pid)
+    return found
+
+
 def _end_session(process: subprocess.Popen[bytes]) -> None:
-    """Ask the session to end, then make it: daemons may have left the process group but not the session."""
-    with contextlib.suppress(ProcessLookupError):
+    """Ask the session to end, then make it."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGTERM)
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(10)
-    for entry in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):
-            session = int(entry.read_text(errors="replace").rpartition(")")[2].split()[3])
-            if session == process.pid:
-                os.kill(int(entry.parent.name), signal.SIGKILL)
-    # macOS has no /proc, and no permission where it means that nobody is left.
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, signal.SIGKILL)
+    for pid in in_session(process.pid):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
     process.wait(10)

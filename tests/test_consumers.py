@@ -13,13 +13,12 @@ from pathlib import Path
 
 import pytest
 from consumers import harness
-from consumers.declared import CONSUMERS, FIRST_GUARDED
+from consumers.declared import CONSUMERS
 from consumers.harness import Consumer, NativeCode, Outcome
-from environments import ROOT, Venv
+from environments import SWITCH, Venv
 
 Before = Callable[[Consumer, Venv, NativeCode], Outcome]
 
-RESULTS = ROOT / "results"
 # How a program can tell in its log that a process died by SIGSEGV.
 TELLING = (
     b"SIGSEGV",
@@ -58,6 +57,7 @@ def test_dies_without_the_shim_and_works_with_it(
 
 
 @pytest.mark.slow
+@pytest.mark.network
 @pytest.mark.parametrize("consumer", ids(CONSUMERS))
 def test_dies_in_setproctitles_macos_code_and_reaches_none_with_the_shim(
     consumer: Consumer, venv: Venv, tmp_path: Path, macos_code: Callable[..., NativeCode], before: Before
@@ -65,53 +65,36 @@ def test_dies_in_setproctitles_macos_code_and_reaches_none_with_the_shim(
     native = macos_code(consumer.python)
     without = before(consumer, venv, native)
     after = harness.run(consumer, venv, tmp_path / "after", "", native)
-    harness.record(consumer, without, after, native)
-    record_ps(consumer, venv, after, "auto")
+    harness.record(consumer, native, without, after)
     judge(consumer, without, after)
 
 
 @pytest.mark.slow
+@pytest.mark.network
 @pytest.mark.parametrize("consumer", ids([consumer for consumer in CONSUMERS if consumer.titles]))
 def test_ps_shows_titles_in_titles_mode_by_processtitles_macos_code_which_calls_nothing_of_apples(
     consumer: Consumer, venv: Venv, tmp_path: Path, macos_code: Callable[..., NativeCode]
 ) -> None:
     after = harness.run(consumer, venv, tmp_path / "titles", "titles", macos_code(consumer.python))
-    RESULTS.mkdir(exist_ok=True)
     assert after.done, after.failure + tail(after)
     if sys.platform != "darwin":  # There the native code writes no log.
         assert {line.split(maxsplit=1)[1] for line in after.native} == {"loaded processtitle._processtitle"}
     assert shown(consumer, after) == list(consumer.titles), "\n".join(after.ps)
-    record_ps(consumer, venv, after, "titles")
-
-
-@pytest.mark.slow
-@pytest.mark.long
-@pytest.mark.parametrize("consumer", [FIRST_GUARDED], ids=lambda consumer: consumer.id)
-def test_the_first_airflow_that_guards_itself_needs_no_shim(
-    consumer: Consumer, venv: Venv, macos_code: Callable[..., NativeCode], before: Before
-) -> None:
-    outcome = before(consumer, venv, macos_code())
-    assert outcome.done and outcome.deaths == 0, outcome.failure + tail(outcome)
-    assert outcome.native == [], "it is not guarded"
 
 
 def judge(consumer: Consumer, before: Outcome, after: Outcome) -> None:
     """Check what must hold of the two runs."""
-    if consumer.before == "dies":
-        assert before.deaths > 0, f"this no longer proves anything:\n{before.failure}{tail(before)}"
-        assert not before.done, "its work was done in spite of the deaths"
-        if consumer.symptom:
-            assert consumer.symptom in before.log, f"users' log line is not there:{tail(before)}"
-        else:
-            told = [word for word in TELLING if word in before.log]
-            assert not told, f"the log does tell of deaths, {told}:{tail(before)}"
+    assert before.deaths > 0, f"this no longer proves anything:\n{before.failure}{tail(before)}"
+    assert not before.done, "its work was done in spite of the deaths"
+    if consumer.symptom:
+        assert consumer.symptom in before.log, f"users' log line is not there:{tail(before)}"
+        assert consumer.symptom not in after.log
     else:
-        assert before.done and before.deaths == 0, before.failure + tail(before)
-        assert consumer.before == "lives" or before.native == [], "it is not guarded"
+        told = [word for word in TELLING if word in before.log]
+        assert not told, f"the log does tell of deaths, {told}:{tail(before)}"
     assert after.done, after.failure + tail(after)
     assert after.native == [], "the native code was reached"
     assert after.deaths == 0, tail(after)
-    assert not consumer.symptom or consumer.symptom not in after.log
     assert b"switched on late" not in after.log
     assert shown(consumer, after) == [], "\n".join(after.ps)
 
@@ -121,13 +104,52 @@ def shown(consumer: Consumer, outcome: Outcome) -> list[str]:
     return [title for title in consumer.titles if any(line.startswith(title) for line in outcome.ps)]
 
 
-def record_ps(consumer: Consumer, venv: Venv, outcome: Outcome, mode: str) -> None:
-    """Keep Airflow 3's listing, from which the documentation's is made."""
-    if consumer.id == "Airflow-standalone,-LocalExecutor-3.0.2":
-        listing = "\n".join(outcome.ps).replace(str(venv.path), "/path/to/.venv")
-        (RESULTS / f"ps-{mode}.txt").write_text(listing + "\n")
-
-
 def tail(outcome: Outcome) -> str:
     """The end of a run's log, for the message of a failed assertion."""
     return "\n" + outcome.log[-4000:].decode(errors="replace")
+
+
+@pytest.mark.slow
+@pytest.mark.network
+def test_setproctitle_is_served_instead_of_the_copy_that_ray_puts_on_the_path(
+    make_venv: Callable[..., Venv],
+) -> None:
+    venv = make_venv("ray==2.47.1")
+    code = "import ray, setproctitle; print(setproctitle.__file__)"
+    assert "/ray/" in venv.evaluate(code, **{SWITCH: "off"})
+    assert venv.evaluate(code).endswith("airflow_setproctitle_shim/replacement.py")
+
+
+# Each module is imported here first, as not all that it imports can be imported as if on macOS.
+AS_ON_MACOS = """
+import importlib, sys
+for name in sys.argv[1:]:
+    importlib.import_module(name)
+imported = {name for name in sys.modules if name.startswith("setproctitle")}
+for name in {*sys.argv[1:], *imported}:
+    del sys.modules[name]
+sys.platform = "darwin"
+for name in sys.argv[1:]:
+    importlib.import_module(name)
+print(bool(imported), "setproctitle" in sys.modules)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.network
+@pytest.mark.parametrize(
+    ("requirements", "modules"),
+    [
+        (["gunicorn>=25", "setproctitle"], ["gunicorn.util"]),
+        (
+            ["apache-airflow==3.1.*"],
+            ["airflow.executors.local_executor", "airflow.sdk.execution_time.task_runner"],
+        ),
+    ],
+    ids=["gunicorn 25", "Airflow 3.1"],
+)
+def test_who_guards_itself_imports_setproctitle_on_linux_only(
+    requirements: list[str], modules: list[str], make_venv: Callable[..., Venv]
+) -> None:
+    venv = make_venv(*requirements, macos=False)
+    assert venv.evaluate(AS_ON_MACOS, *modules).splitlines()[-1] == "True False"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from consumers import harness
-from consumers.declared import CONSUMERS, webserver
+from consumers.declared import CONSUMERS, airflow, webserver
 from environments import STAND_IN, SWITCH, Venv
 
 TITLES = {SWITCH: "titles", "PYTHONPATH": str(STAND_IN)}
@@ -296,11 +296,13 @@ print(monitor._get_num_ready_workers_running())
 def test_airflow_2s_webserver_monitor_counts_ready_workers_by_their_titles(
     make_venv: Callable[..., Venv], tmp_path: Path, mode: str, environ: dict[str, str], ready: int
 ) -> None:
-    declared = next(c for c in CONSUMERS if c.name == "Airflow webserver")
+    declared = next(c for c in CONSUMERS if c.version == "2.10.5")
     venv = make_venv(*declared.requirements, exclude_newer=declared.exclude_newer)
 
     def work(place: harness.Place) -> None:
-        pid = webserver(place).pid
+        port = airflow(place, "SequentialExecutor")
+        place.finish("airflow", "db", "migrate")
+        pid = webserver(place, port).pid
 
         def counted() -> bool:
             out = venv.evaluate(COUNT, str(pid), AIRFLOW_HOME=str(place.directory))

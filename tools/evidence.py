@@ -1,13 +1,15 @@
-"""Writes what the last run of the slow suite came to into README.md and docs/evidence.md.
+"""Writes what the last run of real programs came to into docs/proof.md and README.md.
 
-python tools/evidence.py          put it there
-python tools/evidence.py --check  compare the pages with it, figures aside; exit status 1 if they differ
+    python tools/evidence.py            put it there
+    python tools/evidence.py --check    exit status 1 if the pages say anything else
+
+The results are those that `pytest -m slow tests/test_consumers.py` has left.
 """
 
 from __future__ import annotations
 
+import difflib
 import json
-import re
 import sys
 import textwrap
 from collections.abc import Callable
@@ -15,114 +17,96 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parent.parent
-RESULTS = ROOT / "results"
+sys.path.insert(0, str(ROOT / "tests"))
+
+from consumers.declared import CONSUMERS
+from consumers.harness import RESULTS, Consumer
+
+# A row of results: the consumer, and what harness.record() kept of it.
+Row = tuple[Consumer, dict[str, Any]]
 
 
-def results() -> list[dict[str, Any]]:
-    """Return a dictionary for each consumer that was run, as tests/consumers/harness.py recorded it."""
-    rows = json.loads((RESULTS / "compatibility/consumers.json").read_text()).values()
-    return sorted(rows, key=lambda row: (row["consumer"].lower(), row["version"]))
+def results(root: Path) -> list[Row]:
+    """Return a row for each consumer. Raises SystemExit if one has no result."""
+    path = root / RESULTS.relative_to(ROOT)
+    found = json.loads(path.read_text()) if path.exists() else {}
+    missing = [consumer.id for consumer in CONSUMERS if consumer.id not in found]
+    if missing:
+        raise SystemExit(f"{path} has no result of: {', '.join(missing)}")
+    return [(consumer, found[consumer.id]) for consumer in CONSUMERS]
 
 
-def consumers() -> str:
-    """The table of consumers: how many processes died before and after, and what the work took."""
-    rows = [
-        "| consumer | version | native code | killed without the shim | killed with it | its work, with it |",
-        "| --- | --- | --- | --- | --- | --- |",
+def programs(rows: list[Row]) -> str:
+    """The table: how many processes were killed without the shim and with it, and whether the work was done."""
+    natives = sorted({result["native"] for _, result in rows})
+    lines = [
+        f"Loaded without the shim: {', '.join(natives)}.",
+        "",
+        "| program | version | without the shim | with it |",
+        "| --- | --- | --- | --- |",
     ]
-    notes: list[str] = []
-    for result in results():
-        if result["why"] and result["why"] not in notes:
-            notes.append(result["why"])
-        note = f" [{notes.index(result['why']) + 1}]" if result["why"] else ""
-        before = ("not run" if result["before"] is None else str(result["before"])) + note
-        done = f"done in {result['seconds']} s" if result["done"] else "not done"
-        cells = [
-            result["consumer"],
-            result["version"],
-            result.get("native", "stand-in"),
-            before,
-            str(result["after"]),
-            done,
-        ]
-        rows.append(f"| {' | '.join(cells)} |")
-    return "\n".join([*rows, "", *(f"[{number}] {why}.  " for number, why in enumerate(notes, 1))])
+    for consumer, result in rows:
+        before = f"{result['before']}{' or more' * result['given up']} killed, {work(result['done before'])}"
+        after = f"{result['after']} killed, {work(result['done'])}"
+        lines.append(f"| {consumer.name} | {consumer.version} | {before} | {after} |")
+    return "\n".join(lines)
 
 
-def numbers() -> str:
-    """One sentence for the README: set-ups, those that die without the shim, and deaths with it."""
-    ran = results()
-    dying = [result for result in ran if result["before"]]
-    done = sum(result["done"] for result in ran)
-    sentence = (
-        f"In the last run, {len(dying)} of {len(ran)} set-ups of real programs (Airflow, gunicorn, Celery and others) "
-        f"lost {sum(result['before'] for result in dying):,} processes without the package, before they were "
-        f"given up. With it, {done} of {len(ran)} did their work, and {sum(r['after'] for r in ran)} processes died."
+def work(done: bool) -> str:
+    return "work done" if done else "work not done"
+
+
+def numbers(rows: list[Row]) -> str:
+    """A sentence or two for the README."""
+    of_all = f"of {len(rows)}"
+    without = sum(result["before"] > 0 and not result["done before"] for _, result in rows)
+    done = sum(result["done"] for _, result in rows)
+    killed = sum(result["after"] for _, result in rows)
+    text = (
+        f"Without the package, processes of {without} {of_all} set-ups of real programs (Airflow, gunicorn, Celery "
+        f"and others) were killed and their work was not done. With it, {done} {of_all} did their work, and "
+        f"{killed} processes were killed."
     )
-    return "\n".join(textwrap.wrap(sentence, 110))
+    return "\n".join(textwrap.wrap(text, 110))
 
 
-def titles() -> str:
-    """What ps shows of a running Airflow, titles remembered and titles shown."""
-    parts = []
-    for mode, heading in (("auto", "Titles remembered (the default):"), ("titles", "Titles shown:")):
-        listing = (RESULTS / f"ps-{mode}.txt").read_text().splitlines()
-        shown = [line[:100].rstrip() for line in listing if line.strip() and "resource_tracker" not in line]
-        parts += [heading, "", "```", *shown, "```", ""]
-    return "\n".join(parts).rstrip()
-
-
-PARTS: dict[str, dict[str, Callable[[], str]]] = {
+PARTS: dict[str, dict[str, Callable[[list[Row]], str]]] = {
     "README.md": {"numbers": numbers},
-    "docs/evidence.md": {"consumers": consumers, "titles": titles},
+    "docs/proof.md": {"programs": programs},
 }
 
 
-def generated(page: str, text: str) -> str:
-    """Return a page's text with every generated part made anew."""
-    for name, make in PARTS[page].items():
-        begin, end = (
-            f"<!-- {name}: by tools/evidence.py from the last run's results -->\n",
-            f"<!-- end of {name} -->",
-        )
+def generated(page: Path, parts: dict[str, Callable[[list[Row]], str]], rows: list[Row]) -> str:
+    """Return a page's text with every generated part made anew. Raises SystemExit if it has no place for one."""
+    text = page.read_text(encoding="utf-8")
+    for name, make in parts.items():
+        begin, end = f"<!-- {name}: begin -->\n", f"<!-- {name}: end -->"
         before, found, rest = text.partition(begin)
         _, ended, after = rest.partition(end)
         if not (found and ended):
-            raise SystemExit(f"{page} has no part named {name}")
-        text = f"{before}{begin}{make()}\n{end}{after}"
+            raise SystemExit(f"{page} has no part between {begin.strip()} and {end}")
+        text = f"{before}{begin}{make(rows)}\n{end}{after}"
     return text
 
 
-def shape(text: str) -> list[str]:
-    """Return the text's lines without their figures, in which two runs may differ, and without ps listings."""
-    without_listings = re.sub(r"```\n.*?```", "```", text, flags=re.DOTALL)
-    # A sentence is wrapped elsewhere when its figures are longer.
-    paragraphs = re.sub(r"(?<=[\w,.])\n(?=\w)", " ", without_listings)
-    return re.sub(r"\d[\d,]*", "#", paragraphs).splitlines()
-
-
-def differences(page: str, was: str, now: str) -> list[str]:
-    """Return a line for each place where two texts of a page differ in shape."""
-    one, other = shape(was), shape(now)
-    if len(one) != len(other):
-        return [f"{page} has {len(one)} lines, with this run's results it would have {len(other)}"]
-    return [f"{page}: {a}\nthis run: {b}" for a, b in zip(one, other) if a != b]
-
-
-def main() -> int:
+def main(arguments: list[str], root: Path = ROOT) -> int:
     """Write or check every page; return the exit status."""
-    complaints = []
-    for page in PARTS:
-        text = (ROOT / page).read_text()
-        new = generated(page, text)
-        if "--check" in sys.argv[1:]:
-            complaints += differences(page, text, new)
-        else:
-            (ROOT / page).write_text(new)
-    if complaints:
-        print(*complaints, "Make it anew with: python tools/evidence.py", sep="\n")
-    return 1 if complaints else 0
+    if arguments not in ([], ["--check"]):
+        print(f"not understood: {' '.join(arguments)}; there is --check, or nothing", file=sys.stderr)
+        return 2
+    rows = results(root)
+    differ = 0
+    for name, parts in PARTS.items():
+        page = root / name
+        text, new = page.read_text(encoding="utf-8"), generated(page, parts, rows)
+        if not arguments:
+            page.write_text(new, encoding="utf-8")
+        elif text != new:
+            differ = 1
+            lines = (text.splitlines(), new.splitlines())
+            print(*difflib.unified_diff(*lines, name, "the last run", n=0, lineterm=""), sep="\n")
+    return differ
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

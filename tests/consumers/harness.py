@@ -7,6 +7,7 @@ are told by the native code that kills, in a file of its own, whatever the progr
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import subprocess
@@ -18,9 +19,9 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from compatibility import page
-from environments import SWITCH, Venv, clean_environ
-from processes import free_port, running, wait_for
+from environments import ROOT, SWITCH, Venv, clean_environ
+from filelock import FileLock
+from processes import in_session, running, wait_for
 
 
 class Crashing(AssertionError):
@@ -40,43 +41,7 @@ class NativeCode:
 
 
 STAND_IN = NativeCode("stand-in", Path(__file__).parent / "counted")
-
-
-# A sitecustomize: `import sys` gives some modules a sys that says macOS, and nobody else.
-GUARDS = """
-import builtins
-import sys
-from importlib.machinery import PathFinder
-from types import ModuleType
-
-class Mac(ModuleType):
-    platform = "darwin"
-
-    def __getattr__(self, name):
-        return getattr(sys, name)
-
-    def __setattr__(self, name, value):
-        setattr(sys, name, value)
-
-def import_(name, *details):
-    return Mac("sys") if name == "sys" else builtins.__import__(name, *details)
-
-class Finder:
-    def find_spec(self, name, path=None, target=None):
-        if name not in MODULES:
-            return None
-        spec = PathFinder.find_spec(name, path)
-        load = spec.loader.exec_module
-
-        def exec_module(module):
-            module.__builtins__ = {**vars(builtins), "__import__": import_}
-            load(module)
-
-        spec.loader.exec_module = exec_module
-        return spec
-
-sys.meta_path.insert(0, Finder())
-"""
+RESULTS = ROOT / "results/consumers.json"
 
 
 @dataclass(frozen=True)
@@ -84,10 +49,8 @@ class Consumer:
     """A program that forks and sets titles: what to install, and the work it must do.
 
     `work` gets a Place, starts servers there, and returns when the work is done; it waits by
-    Place.until() only, so that a run that keeps crashing is given up early. `symptom` is what users
-    find in the log, b"" where the program logs nothing of a death. `before` says what happens without the shim: its processes "die";
-    it "lives", for the reason `why`; or it is "guarded" upstream on macOS: the modules in `guards`
-    see macOS, and never import setproctitle. `titles` are beginnings
+    Place.until() only, so that a run is given up early when `enough` processes have died. `symptom` is
+    what users find in the log, b"" where the program logs nothing of a death. `titles` are beginnings
     of titles that `ps` shows in titles mode when the work is done.
     """
 
@@ -97,12 +60,9 @@ class Consumer:
     work: Callable[[Place], None]
     exclude_newer: str | None = None
     symptom: bytes = b""
-    before: str = "dies"
-    why: str = ""
-    enough: int = 4  # deaths after which a run is given up
+    enough: int = 4
     needs: Sequence[str] = ()  # programs of the system
     titles: Sequence[str] = ()
-    guards: Sequence[str] = ()
     slow: bool = True
     python: str | None = None  # a version; else the one that runs the tests
     environ: dict[str, str] = field(default_factory=dict)
@@ -201,8 +161,8 @@ class Place:
 
     def ps(self) -> list[str]:
         """How `ps` shows the processes that were started here and those that they started."""
-        sessions = ",".join(str(process.pid) for process in self.processes)
-        command = ["ps", "-ww", "-o", "args=", "-s", sessions]
+        pids = [str(pid) for process in self.processes for pid in in_session(process.pid)]
+        command = ["ps", "-ww", "-o", "args=", "-p", ",".join(pids)]
         return subprocess.run(command, capture_output=True, text=True, check=False).stdout.splitlines()
 
     def deaths(self) -> int:
@@ -238,10 +198,6 @@ def run(consumer: Consumer, venv: Venv, directory: Path, shim: str, native: Nati
             **consumer.environ,
         }
     )
-    if consumer.guards and shim == "off" and sys.platform != "darwin":
-        (directory / "guards").mkdir()
-        (directory / "guards/sitecustomize.py").write_text(GUARDS.replace("MODULES", repr(consumer.guards)))
-        environ["PYTHONPATH"] = f"{directory / 'guards'}{os.pathsep}{native.path}"
     place = Place(venv, directory, environ, give_up_after=consumer.enough if shim == "off" else 1)
     started = time.monotonic()
     failure = ""
@@ -262,30 +218,19 @@ def run(consumer: Consumer, venv: Venv, directory: Path, shim: str, native: Nati
     )
 
 
-def record(consumer: Consumer, before: Outcome, after: Outcome, native: NativeCode) -> None:
-    """Keep what the consumer's runs came to, from which the table of consumers is made."""
+def record(consumer: Consumer, native: NativeCode, before: Outcome, after: Outcome) -> None:
+    """Keep what the consumer's runs came to, for tools/evidence.py; several processes may do so at once."""
     row = {
-        "consumer": consumer.name,
-        "version": consumer.version,
         "native": native.name,
-        "before": before.deaths,
+        # How many more die while a run is being given up is chance.
+        "before": min(before.deaths, consumer.enough),
+        "given up": before.deaths >= consumer.enough,
+        "done before": before.done,
         "after": after.deaths,
         "done": after.done,
         "seconds": round(after.seconds),
-        "why": consumer.why,
     }
-    page.add("consumers", consumer.id, row)
-
-
-__all__ = [
-    "STAND_IN",
-    "Consumer",
-    "Crashing",
-    "NativeCode",
-    "Outcome",
-    "Place",
-    "free_port",
-    "get",
-    "record",
-    "run",
-]
+    RESULTS.parent.mkdir(exist_ok=True)
+    with FileLock(RESULTS.with_suffix(".lock")):
+        rows = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+        RESULTS.write_text(json.dumps({**rows, consumer.id: row}, indent=1) + "\n")

@@ -1,6 +1,6 @@
 """Lists which functions of Apple's frameworks the macOS wheels of setproctitle and processtitle call.
 
-    python tests/macos_code/table.py                            every release, into docs/macos-code.md
+    python tests/macos_code/table.py                            every release, into docs/proof.md
     python tests/macos_code/table.py setproctitle==1.3.8 ...    these releases, or wheel files; -v names each call
 
 Needs the dependency group `macos-code`, and the package index for wheels that are not in the cache. Exit
@@ -9,7 +9,6 @@ status 1 if a wheel could not be run.
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -23,7 +22,8 @@ from macos_code import wheels
 from macos_code.emulator import Emulator, NotModelled
 from macos_code.image import MACHINES, NotRun, read
 
-PAGE = ROOT / "docs/macos-code.md"
+PAGE = ROOT / "docs/proof.md"
+BEGIN, END = "<!-- releases: begin -->", "<!-- releases: end -->"
 FIRST = {"setproctitle": "1.2.3", "processtitle": "1.3"}  # the first releases looked at
 PYTHONS = ("3.9", "3.10", "3.11", "3.12", "3.13", "3.14", "3.15")
 HEAD = ("release", "wheels run", "at import", "first title", "each later title")
@@ -135,8 +135,8 @@ def printed(rows: Iterable[Row]) -> str:
 
 
 def on_page() -> dict[str, tuple[str, ...]]:
-    """The rows that docs/macos-code.md has: what each release calls."""
-    table = PAGE.read_text().partition("<!-- table: begin -->")[2].partition("<!-- table: end -->")[0]
+    """The rows that docs/proof.md has: what each release calls."""
+    table = PAGE.read_text(encoding="utf-8").partition(BEGIN)[2].partition(END)[0]
     lines = [
         [cell.strip() for cell in line.split("|")[1:-1]] for line in table.split("\n") if line.startswith("|")
     ]
@@ -153,8 +153,10 @@ def main(arguments: list[str]) -> int:
     try:
         if not what:
             rows = everything()
-            pattern = re.compile(r"(?<=<!-- table: begin -->\n).*?(?=<!-- table: end -->)", re.DOTALL)
-            PAGE.write_text(pattern.sub(lambda _: printed(rows) + "\n", PAGE.read_text()))
+            before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
+            PAGE.write_text(
+                f"{before}{BEGIN}\n{printed(rows)}\n{END}{rest.partition(END)[2]}", encoding="utf-8"
+            )
         else:
             each = [rows_of(one, full) if "==" in one else rows_of_file(Path(one), full) for one in what]
             rows = [row for some in each for row in some]
