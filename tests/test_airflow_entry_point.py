@@ -102,13 +102,13 @@ def test_airflow_survives_without_the_startup_file_and_warns_once_in_each_proces
 REASONS = {
     "-S": (
         "",
-        ": {startup_file} is skipped, as Python was started with -S. Mend it with: start Python without -S",
+        ": Python was started with -S. Mend it with: start Python without -S",
     ),
     "nothing is wrong": ("", "; see: python -m airflow_setproctitle_shim status"),
     "the diagnosis is broken": (
-        "sys.modules['airflow_setproctitle_shim.diagnosis.state'] = None",
+        "sys.modules['airflow_setproctitle_shim.diagnosis.status'] = None",
         "; the reason could not be found out"
-        + " (ModuleNotFoundError: import of airflow_setproctitle_shim.diagnosis.state halted; None in sys.modules)",
+        + " (ModuleNotFoundError: import of airflow_setproctitle_shim.diagnosis.status halted; None in sys.modules)",
     ),
 }
 

@@ -63,4 +63,4 @@ def test_every_command_of_ours_is_one_that_the_command_line_knows(document: Path
     )
     for command in commands:
         typed, _, _ = command.partition(" > ")
-        cli._parser().parse_args(shlex.split(typed, comments=True))
+        cli.parse(shlex.split(typed, comments=True))

@@ -20,12 +20,12 @@ def switch_on() -> None:
     if ran_at_start or not is_active():
         return
     try:
-        from .diagnosis.state import startup_file
+        from .diagnosis.status import why_skipped
 
-        _, wrong = startup_file()
+        reason, fix = why_skipped()
         why = "; see: python -m airflow_setproctitle_shim status"
-        if wrong:
-            why = f": {wrong[0].evidence}. Mend it with: {wrong[0].remedy}"
+        if reason:
+            why = f": {reason}. Mend it with: {fix.splitlines()[0]}"
     except Exception as error:  # noqa: BLE001  # as above
         why = f"; the reason could not be found out ({type(error).__name__}: {error})"
     log.warning("airflow-setproctitle-shim was switched on late, by Airflow, not at interpreter start%s", why)

@@ -1,95 +1,99 @@
-"""Forks children that set a title, without the shim and with it, and tells how they ended."""
+"""Forks workers that set a title, without the shim and with it, and tells how they ended."""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import os
-import shutil
 import signal
+import subprocess
 import sys
-from dataclasses import dataclass
 from pathlib import Path
-from subprocess import DEVNULL, PIPE, Popen, TimeoutExpired
 from typing import Any
 
-from .. import VARIABLE
-from .state import COMMAND, DISTRIBUTION, install, is_read, startup_file, version
+from .. import OFF, VARIABLE, setting
+from . import facts
+from .status import why_skipped
 
 STAND_IN = Path(__file__).parent.parent / "stand_in"
-AT_ONCE = 20  # children
+AT_ONCE, SECONDS = 20, 30  # workers, and how long they may take
 
 
-@dataclass
-class Run:
-    """How the children of one fresh interpreter ended."""
+def probe(children: int) -> dict[str, Any]:
+    """Fork so many workers without the shim, and so many with it; return what `probe --json` prints.
 
-    setting: str  # of AIRFLOW_SETPROCTITLE_SHIM
-    children: int
-    served: bool  # `import setproctitle` gave the shim's module
-    startup_file: bool  # the one that is installed was run, as site would
-    ends: dict[str, int]  # "ok", a signal's name, "hung" or "exit N" -> how many
-    listing: list[str]  # lines of ps, in titles mode
-
-    @property
-    def lost(self) -> int:
-        """How many children died by a signal."""
-        return sum(count for end, count in self.ends.items() if end.startswith("SIG"))
-
-    def __str__(self) -> str:
-        ends = ", ".join(f"{count} {end}" for end, count in sorted(self.ends.items()) if end != "ok")
-        return f"{self.lost} of {self.children} children lost{f' ({ends})' if ends else ''}"
+    Raises OSError if that cannot be done.
+    """
+    simulated = "" if facts.version("setproctitle") else "no setproctitle is installed here"
+    if sys.platform != "darwin":
+        simulated = "this is not a Mac"
+    here = setting()
+    off = _run("off", children, bool(simulated))
+    on = _run("auto" if here in OFF else here, children, bool(simulated))
+    ps = on.pop("ps")
+    says, fix = _verdict(off, on, here, ps)
+    verdict = {"ok": says.startswith("OK"), "simulated": bool(simulated), "says": says, "fix": fix}
+    return {**verdict, "why_simulated": simulated, "without": off, "with": on, "ps": ps}
 
 
-def probe(children: int, timeout: int, threads: int, titles: bool, simulate: bool) -> tuple[Run, Run]:
-    """Return the runs without and with the shim. `timeout`: seconds for 20 children; `threads`: how many run meanwhile;
-    `titles`: read them back with ps; `simulate`: with the stand-in, the startup file run as if this were macOS. Raises
-    OSError if something is missing or fails."""
-    if titles and not (shutil.which("ps") and version("processtitle")):
-        needed = install(f"'{DISTRIBUTION}[titles]'", "--upgrade")
-        raise FileNotFoundError(f"--titles needs the program ps and processtitle; try: {needed}")
-    if not simulate and not version("setproctitle"):
-        raise FileNotFoundError("setproctitle is not installed here; try: probe --simulate")
-    given = {"timeout": timeout, "threads": threads, "titles": titles, "simulate": simulate}
-    return run("off", children, given), run("titles" if titles else "auto", children, given)
+def _verdict(off: dict[str, Any], on: dict[str, Any], here: str, ps: list[str]) -> tuple[str, str]:
+    """Return what the two runs show, and a line to copy where something is to be done."""
+    ends = {**off["ends"], "hung": 0, **on["ends"]}
+    if odd := {
+        end: count for end, count in ends.items() if count and end == "hung" or end.startswith("exit")
+    }:
+        return f"FAILED: {sum(odd.values())} workers ended by themselves or hung. {on['stderr']}", ""
+    if not on["served"]:
+        why, fix = why_skipped()
+        return f"NOT OK: the shim is not on here. {why}", fix or f"{facts.COMMAND} status"
+    if on["killed"]:
+        return f"NOT OK: {on['killed']} workers were killed with the shim.", f"{facts.COMMAND} doctor"
+    titles = [f"probe: worker {n + 1}" for n in range(on["children"])]
+    if here == "titles" and [line.partition(" ")[2] for line in ps] != titles:
+        fix = facts.install(f"'{facts.DISTRIBUTION}[titles]'", "--upgrade")
+        return "NOT OK: ps does not show the titles that were set.", fix
+    if off["ends"] == {"ok": off["children"]}:
+        more = f"{facts.COMMAND} probe -n {10 * off['children']}"
+        return "NOT PROVED: no worker was killed without the shim, either. Try more of them.", more
+    if here in OFF:
+        return f"NOT OK: the shim works, but {VARIABLE}={here} switches it off here.", f"unset {VARIABLE}"
+    return "OK: the shim works.", ""
 
 
-def verdict(off: Run, on: Run) -> tuple[bool, str]:
-    """Return whether the shim is on and every child lived, and what the two runs show."""
-    if odd := sum(run.children - run.lost - run.ends.get("ok", 0) for run in (off, on)):
-        return False, f"The probe failed: {odd} ended neither well nor by a signal, so not by setproctitle."
-    if not on.served:
-        return False, f"The shim is not on here. See why: {COMMAND} status"
-    if on.lost:
-        return False, "The shim did NOT save every child."
-    if off.lost:
-        return True, "The shim saved every child."
-    return True, "No child died, with or without the shim: this run proves nothing."
-
-
-def run(setting: str, children: int, settings: dict[str, Any]) -> Run:
-    """Return how the children ended with AIRFLOW_SETPROCTITLE_SHIM at `setting`; the settings are probe()'s."""
-    path, _ = startup_file()
-    file = str(path) if settings["simulate"] and path and is_read(path.parent) else ""
-    given = json.dumps({**settings, "file": file, "children": children, "at_once": AT_ONCE})
-    command = [sys.executable, "-W", "ignore", "-m", f"{__package__}.probe_child", given]
-    paths = [str(STAND_IN)] * settings["simulate"] + os.environ.get("PYTHONPATH", "").split(os.pathsep)
-    environ = {**os.environ, VARIABLE: setting}
+def _run(value: str, children: int, simulate: bool) -> dict[str, Any]:
+    """Return how the workers ended with AIRFLOW_SETPROCTITLE_SHIM at `value`. Raises OSError if it is not known."""
+    file = facts.startup_file()
+    given = {
+        "children": children,
+        "at_once": AT_ONCE,
+        "seconds": SECONDS,
+        "titles": value == "titles",
+        "file": "",
+    }
+    if sys.platform != "darwin" and file and file.exists() and facts.is_read(file.parent):
+        given["file"] = str(file)
+    paths = [str(STAND_IN)] * simulate + os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    environ = {**os.environ, VARIABLE: value}
     environ["PYTHONPATH"] = os.pathsep.join(os.path.abspath(path) for path in paths if path)
-    patience = 30 + 2 * settings["timeout"] * -(-children // AT_ONCE)
-    # Modules in the working directory are not found, as those of an installed program's users are not. In a
-    # session of its own, Ctrl-C reaches this process only, and what is left can be killed as a group.
-    with Popen(
-        command, env=environ, cwd=os.sep, start_new_session=True, stdin=DEVNULL, stdout=PIPE, text=True
-    ) as process:
+    command = [sys.executable, "-W", "ignore", "-m", f"{__package__}.probe_child", json.dumps(given)]
+    # The pipe tells the program that we are gone, however we end. In a session of its own, what is left can be
+    # killed as a group. Modules in the working directory are not found, as a program's users' are not.
+    alive, ours = os.pipe()
+    streams: dict[str, Any] = {"stdin": alive, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, env=environ, cwd=os.sep, start_new_session=True, **streams) as process:
+        os.close(alive)
         try:
-            *listing, result = process.communicate(timeout=patience)[0].splitlines() or [""]
-        except TimeoutExpired:
-            raise ChildProcessError(f"the interpreter that forks hung for {patience:g} s") from None
+            patience = SECONDS * (2 - -children // AT_ONCE)
+            out, err = (it.decode(errors="replace") for it in process.communicate(timeout=patience))
+        except subprocess.TimeoutExpired:
+            raise ChildProcessError("the program that forks the workers hung") from None
         finally:
+            os.close(ours)
             with contextlib.suppress(ProcessLookupError, PermissionError):  # Nobody is left.
                 os.killpg(process.pid, signal.SIGKILL)
+    stderr = err.strip().rpartition("\n")[2]
     if process.returncode:
-        raise ChildProcessError("the interpreter that forks the children failed; what it said stands above")
-    tested = bool(file) or not settings["simulate"]
-    return Run(setting, children, startup_file=tested, listing=listing, **json.loads(result))
+        raise ChildProcessError(f"the program that forks the workers failed: {stderr or process.returncode}")
+    run = json.loads(out.splitlines()[-1])
+    killed = sum(count for end, count in run["ends"].items() if end.startswith("SIG"))
+    return {"children": children, "killed": killed, **run, "stderr": stderr}

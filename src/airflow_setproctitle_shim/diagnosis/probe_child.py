@@ -1,61 +1,85 @@
-"""The program that `probe` runs in a fresh interpreter: its children set titles, and it counts how they end."""
+"""The program that `probe` runs in a fresh interpreter: its workers set titles, and it counts how they end."""
 
 from __future__ import annotations
 
+import contextlib
 import json
-import multiprocessing
 import os
 import signal
 import site
 import subprocess
 import sys
 import threading
+import traceback
 from collections import Counter
 
-from .. import is_ours, startup
+from .. import REPLACEMENT
 
-# What a child's exit code says.
-ENDS: dict[int | None, str] = {-number: number.name for number in signal.Signals}
+# What an exit code says.
+ENDS = {-number: number.name for number in signal.Signals}
 ENDS.update({0: "ok", -signal.SIGALRM: "hung"})
 
 
-def work(title: str, timeout: int, show: bool) -> None:
-    """Set a title, in a child, as a worker does. It ends itself when it hangs."""
-    signal.alarm(timeout)
-    from setproctitle import getproctitle, setproctitle
-
-    setproctitle(title)
-    assert getproctitle() == title
-    if show:
-        subprocess.run(["ps", "-o", "pid=,args=", "-p", str(os.getpid())], check=True)
+def end_with_parent() -> None:
+    """Wait until nobody holds the other end of stdin, and end all that was started here."""
+    os.read(0, 1)
+    os.killpg(0, signal.SIGKILL)
 
 
-def main(
-    children: int, at_once: int, timeout: int, threads: int, titles: bool, simulate: bool, file: str
-) -> None:
-    """Get where an interpreter on a Mac is before its first fork, run the children in batches, and print the result."""
-    here, sys.platform = sys.platform, "darwin" if simulate else sys.platform
+def fork(title: str, seconds: int) -> int:
+    """Fork a worker that sets the title and stops itself; return its process id."""
+    if pid := os.fork():
+        return pid
+    code = 1
+    try:
+        signal.alarm(seconds)
+        from setproctitle import getproctitle, setproctitle
+
+        setproctitle(title)
+        code = int(getproctitle() != title)
+        os.kill(os.getpid(), signal.SIGSTOP)
+    except BaseException:  # noqa: BLE001  # A worker must not go on as the program that forked it.
+        traceback.print_exc()
+    finally:
+        os._exit(code)
+
+
+def ps(pids: list[int]) -> list[str]:
+    """Return ps's lines of the processes: id, and what it shows as command."""
+    # One -o for each: macOS's ps takes all that follows a `=` as a column's title.
+    command = ["ps", "-ww", "-o", "pid=", "-o", "args=", "-p", ",".join(map(str, pids))]
+    with contextlib.suppress(OSError):
+        done = subprocess.run(command, check=False, capture_output=True, text=True, errors="replace")
+        return sorted(map(str.strip, done.stdout.splitlines()), key=lambda line: int(line.split()[0]))
+    return []
+
+
+def main(children: int, at_once: int, seconds: int, titles: bool, file: str) -> None:
+    """Get where an interpreter on a Mac is before its first fork, fork the workers in batches, print the result."""
+    threading.Thread(target=end_with_parent, daemon=True).start()
     if file:
+        here, sys.platform = sys.platform, "darwin"
         site.addpackage(*os.path.split(file), set())
-    elif simulate:
-        startup()
-    sys.platform = here
+        sys.platform = here
     import setproctitle
 
-    for _ in range(threads):
+    for _ in range(3):  # Real programs have threads.
         threading.Thread(target=threading.Event().wait, daemon=True).start()
-    fork = multiprocessing.get_context("fork")
-    ends = Counter[str]()
-    titled = [(f"probe: worker {n + 1}", timeout, titles) for n in range(children)]
-    while batch := [fork.Process(target=work, args=titled.pop(0)) for _ in titled[:at_once]]:
-        for child in batch:
-            child.start()
-        for child in batch:
-            child.join()
-            ends[ENDS.get(child.exitcode, f"exit {child.exitcode}")] += 1
-    print(json.dumps({"served": is_ours(setproctitle), "ends": ends}))
+    ends, lines = Counter[str](), list[str]()
+    for first in range(0, children, at_once):
+        numbers = range(first + 1, min(first + at_once, children) + 1)
+        pids = [fork(f"probe: worker {number}", seconds) for number in numbers]
+        ended = {pid: os.waitpid(pid, os.WUNTRACED)[1] for pid in pids}
+        lines += ps(pids) if titles else []
+        for pid, status in ended.items():
+            if os.WIFSTOPPED(status):
+                os.kill(pid, signal.SIGCONT)
+                status = os.waitpid(pid, 0)[1]
+            code = os.waitstatus_to_exitcode(status)
+            ends[ENDS.get(code, f"exit {code}")] += 1
+    served = getattr(setproctitle.__spec__, "origin", None) == REPLACEMENT
+    print(json.dumps({"ends": ends, "served": served, "ps": lines}))
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # Nothing is said once nobody reads.
     main(**json.loads(sys.argv[1]))

@@ -1,149 +1,133 @@
-"""The sentences that tell of a death and the frames that tell its cause; the tables lie beside this module."""
+"""Reads logs: each line that names a death, and each dump of faulthandler, is a sign."""
 
 from __future__ import annotations
 
-import functools
+import collections
+import datetime
+import math
 import re
-from importlib.resources import files
-from typing import NamedTuple
+from collections.abc import Iterator
+from typing import BinaryIO, NamedTuple
 
-# A sentence's number and family, what words a line with it has, and the sentence.
-_Sentence = tuple[int, str, re.Pattern[bytes], re.Pattern[bytes]]
+from . import causes
 
-
-def _table(name: str, columns: int) -> list[list[str]]:
-    rows = (files(__package__) / name).read_text("ascii").splitlines()
-    return [[*map(str.strip, row.split("::", columns - 1))] for row in rows if not row.startswith("#")]
-
-
-class Cause(NamedTuple):
-    """Something that kills a process, and what helps against it; causes.txt says what is what."""
-
-    name: str
-    remedy: str
-    source: str
-    native: str
-    python: str
-
-
-SETPROCTITLE, OBJECTIVE_C, UNKNOWN = "setproctitle", "Objective-C +initialize", "unknown"
-CALLERS = "callers of setproctitle"
-
-
-@functools.cache
-def causes() -> dict[str, Cause]:
-    """Return the causes by name, in the order in which they are looked for."""
-    return {row[0]: Cause(*row) for row in _table("causes.txt", 5)}
-
-
-def cause_of_crash(text: str) -> Cause:
-    """Return the cause that a crash report's lines "image symbol" and the system's notes tell."""
-    return next(cause for cause in causes().values() if re.search(cause.native, text))
-
-
-def cause_of_dump(frames: list[str]) -> str:
-    """Return the name of the cause that a dump's frames ("file function", innermost first) tell."""
-    if frames and re.search(causes()[CALLERS].python, frames[0]):
-        return SETPROCTITLE
-    known = [cause for name, cause in causes().items() if name != CALLERS]
-    return next((its.name for frame in frames for its in known if re.search(its.python, frame)), UNKNOWN)
+BLOCK, AHEAD = 2**20, 2**16  # bytes; a dump is shorter than AHEAD
+QUOTE = 1000  # bytes
+EAST, WEST = 14 * 3600, 12 * 3600  # how far zones are from UTC, in seconds
+NUMBER = rb"[\"']?[ \t:=(\[]{1,4}[\"'<]?(?:%s)(?![\w%%]|[.:,/-]\d)"
+CODES = NUMBER % rb"-11|-10|-6|134|138|139"
+# One line that names a death. Each alternative begins with a fixed letter, which few places of a log have:
+# that is what makes it fast. Named groups are what is more than a bare line.
+DEATH = re.compile(
+    rb"(?:(?P<dump>tal Python error: (?:Segmentation fault|Bus error|Aborted))"
+    rb"|(?P<objc>k\(\)(?<=fork\(\)) was called)|(?P<core>_FORKED_AND_YOU|s forked and you cannot use)"
+    rb"|(?P<api>/execution/[^\n]{0,300}?\b40[13] |40[13] [UF][\w ]{8,11}' for url '[^']*/execution/|Invalid auth tok)"
+    rb"|SEGV\b|SIGBUS\b|SIGABRT\b|EXC_BAD_ACCESS|g(?:ment|MENT)(?:ation|ATION) (?:[fF]ault|FAULT)\b|gfault(?<=segfault)"
+    rb"|us (?<=[bB]us )[eE]rror\b|rt (?<=bort )trap\b|sh: abort\b"
+    rb"|(?P<number>(?:gnal|GNAL)%s|(?:de|DE)(?<=[cC]o..|CO..)(?<!rror code)(?:%s|%s)|xit(?:ed)?[ _]?(?:with|status)?%s"
+    rb"|d returned(?<=waitpid returned)%s)).*"
+    % (NUMBER % b"11|10|6", CODES, NUMBER % b"11", CODES, NUMBER % b"11|10|6|134|138|139")
+)
+OWN = re.compile(
+    rb"[\s>]*(?:(?:line  )?\| |with(?:out)? the shim |\"(?:quote|SIG\w+)\": )"
+)  # what we printed
+TIME = re.compile(
+    rb"(20\d\d)[-/](\d\d)[-/](\d\d)[T ,]{1,2}(\d\d):(\d\d)(?::(\d\d))?(?:[.,]\d+)?(?: ?(Z\b|UTC|GMT|[+-]\d\d:?\d\d\b))?"
+)
+AIRFLOW_3 = re.compile(
+    rb"api-server +\||dag-processor +\||airflow\.sdk\.|api_server_command\.py|\[supervisor\]|/execution/"
+)
+ANSI = re.compile(r"\x1b\[[\d;]*m")
+# What stands in a dump, in plain lines, behind a program's name, or in JSON.
+DUMP = re.compile(
+    rb"(?P<thread>Thread|Current thread|Stack)\b[^\n]{0,99}?most recent call first|(?P<end>Fatal Python|Extension mod)"
+    rb'|File \\*"(?P<python>[^"\n]+?)\\*", line [\d?]+,? in ([^\s"\\]+)|Binary file \\*"[^"\n]*?([^"/\n]+?)\\*", at ([^\s+"\\]+)'
+)
 
 
-class Told(NamedTuple):
-    """What a line tells: by which sentence, the process or job it names, and the program that it names."""
+class Sign(NamedTuple):
+    """What tells that processes died; `number` of one cause in one block of a log, and the last of them."""
 
-    sentence: int
-    family: str
-    name: bytes
-    who: bytes
-
-
-DUMP, GENERAL, REFUSED, OBJC = "dump", "general", "refused", "objc"
-DIGITS = b"0123456789"
-ONES = bytes.maketrans(DIGITS, b"1" * 10)
-LOGGED = b"[{" + DIGITS  # what a time begins with, which no source text and no exception has before it
-NEAR = 150  # bytes before and after a sentence
+    cause: str
+    place: str  # path:line of a log, or a crash report's path
+    time: str  # as it is written; "" if there is none
+    quote: str
+    number: int = 1
 
 
-@functools.cache
-def _sentences() -> tuple[list[_Sentence], dict[str, str]]:
-    """Return the sentences, and the parts of patterns by name."""
-    sentences, parts = list[_Sentence](), dict[str, str]()
-    for family, *regexes in _table("sentences.txt", 3):
-        for name, part in parts.items():
-            regexes = [regex.replace(name, part) for regex in regexes]
-        if family.startswith("{"):
-            parts[family] = regexes[1]
-        else:
-            words, pattern = (re.compile(regex.encode()) for regex in regexes)
-            sentences.append((len(sentences), family, words, pattern))
-    return sentences, parts
+def moments(time: str) -> tuple[float, float]:
+    """Return the earliest and the latest moment that a written time can mean, in seconds since the epoch; those of
+    a time without a zone are 26 hours apart, those of none are infinitely far."""
+    found = TIME.match(time.encode())
+    if not found:
+        return -math.inf, math.inf
+    *numbers, zone = found.groups(b"0")
+    try:
+        at = datetime.datetime(*map(int, numbers), tzinfo=datetime.timezone.utc).timestamp()  # type: ignore[arg-type,misc]
+    except ValueError:
+        return -math.inf, math.inf
+    if zone[:1] in (b"+", b"-"):
+        at -= int(zone[:1] + b"1") * (int(zone[1:3]) * 3600 + int(zone[-2:]) * 60)
+    return (at - EAST, at + WEST) if zone == b"0" else (at, at)
 
 
-@functools.cache
-def _part(name: str) -> re.Pattern[bytes]:
-    return re.compile(_sentences()[1][name].encode())
+def read_log(file: BinaryIO, head: bytes, place: str) -> Iterator[Sign]:
+    """Yield the signs in a log, whose first bytes were read already. Raises ValueError if it is not text."""
+    if b"\0" in head[:AHEAD]:
+        raise ValueError("not text")
+    number, time, rest, more = 1, "", head, b"more"
+    while more:
+        more = file.read(BLOCK)
+        block = rest + more
+        end = block.rfind(b"\n", 0, max(0, len(block) - AHEAD)) + 1 or max(0, len(block) - AHEAD)
+        end = end if more else len(block)
+        found: dict[str, tuple[int, int, int]] = {}  # how often, and where the last line begins and ends
+        for hit in DEATH.finditer(block, 0, end):
+            begin = block.rfind(b"\n", 0, hit.start()) + 1
+            if cause := _cause(hit, block, begin):
+                found[cause] = found.get(cause, (0,))[0] + 1, begin, hit.end()
+        for cause, (count, begin, stop) in found.items():
+            its = TIME.search(block, begin, stop)
+            when = its[0].decode() if its else _last_time(block, begin) or time
+            line = number + block.count(b"\n", 0, begin)
+            quote = ANSI.sub("", block[begin : min(stop, begin + QUOTE)].decode(errors="replace")).strip()
+            yield Sign(cause, f"{place}:{line}", when, quote, count)
+        time = _last_time(block, end) or time
+        number += block.count(b"\n", 0, end)
+        rest = block[end:]
 
 
-@functools.cache
-def _needles() -> list[re.Pattern[bytes]]:
-    return [re.compile(needle.encode() + b".*") for needle in _sentences()[1]["{NEEDLES}"].split("  ")]
+def _last_time(block: bytes, end: int) -> str:
+    """Return the last time that stands in the lines before `end`."""
+    last = collections.deque(TIME.finditer(block, max(0, end - AHEAD), end), maxlen=1)
+    return last[0][0].decode() if last else ""
 
 
-def lines(block: bytes) -> list[tuple[int, int]]:
-    """Return where the lines of a block that may hold a sentence begin and end."""
-    found = (at.span() for needle in _needles() for at in needle.finditer(block))
-    return sorted({block.rfind(b"\n", 0, begin) + 1: end for begin, end in found}.items())
+def _cause(hit: re.Match[bytes], block: bytes, begin: int) -> str:
+    """Return the name of the cause that a line tells, "" if it is our own output or part of an address."""
+    kind = hit.lastgroup
+    if OWN.match(block, begin):
+        return ""
+    if kind == "number":
+        word = re.split(rb"[\s\"'<>{}]", block[max(begin, hit.start() - 200) : hit.start()])[-1]
+        return "" if re.search(rb"[?&]|://", word) else causes.UNKNOWN.name
+    if kind == "dump":
+        return _of_dump(block, hit.start())
+    return {"objc": "objective-c", "core": "corefoundation", "api": causes.API.name}.get(
+        kind or "", causes.UNKNOWN.name
+    )
 
 
-def told(line: bytes) -> list[Told]:
-    """Return the deaths or refusals that a line tells of, by the first sentence that it has."""
-    shape = line.translate(None, DIGITS)
-    # Long ones would fill the cache.
-    candidates = _candidates if len(shape) < 1000 else _candidates.__wrapped__
-    for number, family, pattern in candidates(shape):
-        if found := [*pattern.finditer(line)]:
-            if family == GENERAL or line[0] not in LOGGED:
-                if _part("{RETOLD}").match(line):
-                    number += len(_sentences()[0])
-                found = [one for one in found if _is_news(one, family)]
-            if family == GENERAL:
-                del found[1:]  # General words may be told twice in a line.
-            return [Told(number, family, *_names(one)) for one in found]
-    return []
-
-
-@functools.lru_cache(maxsize=1000)
-def _candidates(shape: bytes) -> list[tuple[int, str, re.Pattern[bytes]]]:
-    """Return the sentences whose words are in a line without its digits, in which lines of a kind differ."""
-    return [
-        (number, family, pattern) for number, family, words, pattern in _sentences()[0] if words.search(shape)
-    ]
-
-
-def _is_news(found: re.Match[bytes], family: str) -> bool:
-    """Return whether the words tell of something that happened."""
-    text, start, end = found.string, found.start(), found.end()
-    before = text[max(0, start - NEAR) : start]
-    # Lines of a kind differ in digits, and "0 workers died" is the only rule with one.
-    kind = before.translate(ONES if before.find(b"0 ") < 0 else None)
-    if _is_rule(kind, family == GENERAL):
-        return False
-    if family != GENERAL:
-        return True
-    explained = _part("{AFTER}").match(text, end) and not _part("{LEVEL}").match(text)
-    return not (explained or _part("{DENIED}").match(text, end))
-
-
-@functools.lru_cache(maxsize=1000)
-def _is_rule(before: bytes, general: bool) -> bool:
-    return bool(_part("{BEFORE}" if general else "{SOURCE}").search(before))
-
-
-def _names(found: re.Match[bytes]) -> tuple[bytes, bytes]:
-    groups = found.groupdict(b"")
-    who = groups.get("who") or b""
-    if name := groups.get("name"):
-        return name, who
-    pid = _part("{PID}").search(found.string, max(0, found.start() - NEAR), found.end() + NEAR)
-    return pid["name"] if pid else b"", who
+def _of_dump(block: bytes, start: int) -> str:
+    """Return the name of the cause that the frames of a dump tell; other lines may stand between them."""
+    frames, native, current = list[str](), list[str](), True
+    for line in DUMP.finditer(block, start, start + AHEAD):
+        if line["end"] or line["thread"] and (frames or native) and b"C stack" not in line[0]:
+            break
+        if line["thread"]:
+            current = line["thread"] != b"Thread"
+        elif current:
+            part = [it.decode(errors="replace") for it in line.groups()[2:] if it]
+            (frames if line["python"] else native).append(" ".join(part))
+    cause = causes.of_dump(frames)
+    return (causes.of_report("\n".join(native))[0] if cause is causes.UNKNOWN else cause).name

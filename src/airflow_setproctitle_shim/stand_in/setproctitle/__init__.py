@@ -1,4 +1,4 @@
-"""A setproctitle that dies after fork as the macOS build does. For `probe --simulate` and tests.
+"""A setproctitle that dies after fork as the macOS build does. For `probe` and tests.
 
 It is found when its parent directory is on PYTHONPATH, and sends SIGSEGV to any process that
 sets a title after forking from the one that imported it (py-setproctitle #113).

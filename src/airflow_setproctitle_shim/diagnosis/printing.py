@@ -1,0 +1,109 @@
+"""What people read, made of what programs read: lines that fit 80 columns where paths allow it."""
+
+from __future__ import annotations
+
+import os
+import re
+import textwrap
+from typing import Any
+
+WIDTH = 79
+NOBODY = (
+    "No program that is known to use setproctitle is installed here. Package metadata and a list of known "
+    "programs were looked at. Your own code was not. Is this the Python that runs your workers?"
+)
+
+
+def of_status(status: dict[str, Any]) -> list[str]:
+    """Return what `status` prints."""
+    lines = [*_wrapped(status["says"]), *_rows("fix", [status["fix"]])]
+    there = "" if status["setproctitle"] else " (once setproctitle is installed)"
+    if status["on"] or not status["ok"]:
+        who = ", ".join(status["protects"])
+        lines += _wrapped(f"  protects  {who}{there}", 12) if who else []
+        lines += [
+            f"  python    {status['python']}  {status['executable']}",
+            f"  titles    {status['titles']}",
+        ]
+    lines += [line for other in status["others"] for line in _wrapped(f"  {other}.", 2)]
+    return lines if status["protects"] or status["others"] else [*lines, *_wrapped(NOBODY)]
+
+
+def of_probe(probe: dict[str, Any]) -> list[str]:
+    """Return what `probe` prints."""
+    simulated = f" (SIMULATED: {probe['why_simulated']})" * probe["simulated"]
+    lines = [f"{probe['with']['children']} workers forked, twice{simulated}"]
+    for name in ("without", "with"):
+        run = probe[name]
+        ends = ", ".join(f"{count} {end}" for end, count in sorted(run["ends"].items()) if end != "ok")
+        lines.append(f"  {f'{name} the shim':16} {run['killed']:3} killed{f' ({ends})' * bool(ends)}")
+    lines += [f"  ps  {line}" for line in probe["ps"][:5]]
+    return [*lines, *_wrapped(probe["says"]), *_rows("fix", [probe["fix"]])]
+
+
+def of_report(report: dict[str, Any]) -> list[str]:
+    """Return what `doctor` prints."""
+    shim, deaths = report["shim"], report["deaths"]
+    lines = [*_wrapped(shim["says"]), *_rows("fix", [shim["fix"]]), ""]
+    if not deaths:
+        lines += ["No sign that a process was killed.", *_rows("try", report["advice"]), ""]
+    for death in [*deaths, *report["notes"]]:
+        beside_known = death is not deaths[0] if deaths else False
+        lines += [*_of_death(death, beside_known, shim["installed"]), ""]
+    looked_at = ", ".join(f"{number} {_plural(kind, number)}" for kind, number in report["looked_at"].items())
+    lines += _wrapped(f"looked at   {looked_at or 'nothing'}", 12)
+    lines += [f"no such     {_short(path)}" for path in report["missing"]]
+    not_read = [f"not read    {_short(file['path'])}: {file['why']}" for file in report["not_read"]]
+    return [
+        *lines,
+        *not_read[:3],
+        *([f"            and {len(not_read) - 3} more: see --json"] * (len(not_read) > 3)),
+    ]
+
+
+def _of_death(death: dict[str, Any], beside_known: bool, installed: str) -> list[str]:
+    signs, last, advice = (
+        f"{death['count']} {_plural('sign', death['count'])}",
+        death["last"],
+        death["advice"],
+    )
+    says = f"{signs} of {death['cause']}: {death['says']}"
+    if death["cause"] == "unknown":
+        says = f"{signs} that a process died, but not why."
+        if beside_known:
+            says, advice = f"{says} They may tell of the deaths above, too.", []
+    lines = [*_wrapped(says), *_rows("try" if len(advice) > 3 else "fix", advice)]
+    lines.append(f"  last  {last['time']}  {_short(last['place'])}")
+    if death["prevented"] is not False:  # Then it matters which came first.
+        lines.append(f"  shim  installed {installed}")
+    quote = textwrap.wrap(last["quote"], WIDTH - 8, max_lines=3, placeholder=" ...")
+    return [*lines, *(f"  {'' if number else 'line':6}| {line}" for number, line in enumerate(quote))]
+
+
+def _wrapped(text: str, indent: int = 0) -> list[str]:
+    """Return a sentence's lines; `indent`: blanks before the second and later ones."""
+    return textwrap.wrap(
+        text, WIDTH, subsequent_indent=" " * indent, break_on_hyphens=False, break_long_words=False
+    )
+
+
+def _rows(label: str, pieces: list[str]) -> list[str]:
+    """Return pieces behind a label. Sentences are wrapped. Lines to copy, with a word about them below, are not."""
+    lines = []
+    for piece in filter(None, pieces):
+        line, copied, word = piece.partition("\n")
+        row = f"  {label:6}{line}"
+        lines += [row] if copied or piece == pieces[0] and label == "fix" else _wrapped(row, 8)
+        lines += _wrapped(f"          {word}", 10) if word else []
+        label = ""
+    return lines
+
+
+def _plural(kind: str, number: int) -> str:
+    return kind if number == 1 else re.sub(r"^(crash report|\w+)", r"\1s", kind)
+
+
+def _short(path: str) -> str:
+    """Return a path with ~ for the home directory."""
+    home = os.path.join(os.path.expanduser("~"), "")
+    return f"~{os.sep}{path[len(home) :]}" if home != os.sep and path.startswith(home) else path
