@@ -466,12 +466,6 @@ CONSUMERS = [
         symptom=b"exited with exit code -11",
         enough=10,
         needs=["psql", "redis-server"],
-        titles=[
-            "airflow worker -- LocalExecutor",
-            "gunicorn: master",
-            "[ready] gunicorn: worker",
-            "[celeryd: ",
-        ],
     ),
     Consumer(
         "Airflow standalone, LocalExecutor, DataHub's plugin 1.4.0",
