@@ -1,0 +1,172 @@
+"""tests/on_a_mac.sh is green only where it proved every claim that it was asked for.
+
+It is tried on a Mac that is played by stand-ins, first on PATH: with all as it should be, then with one thing otherwise.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import test_consumers
+from consumers.declared import CONSUMERS
+from environments import ROOT, Venv, write
+
+pytestmark = pytest.mark.skipif(sys.platform == "darwin", reason="on a Mac the script itself is run")
+SCRIPT = ROOT / "tests/on_a_mac.sh"
+CLAIMS = ["startup", "probe", "hidden", "crash", "homebrew", "gunicorn", "celery", "airflow"]
+if sys.version_info >= (3, 10) and shutil.which("ps"):
+    CLAIMS.append("titles")
+
+# The environment that it makes is a copy of a simulated one; what takes a Mac is played.
+PYTHON = """#!/bin/sh
+case "$*" in
+"-m venv "*) mkdir "$3" && cp -R "$HOME/environment/." "$3" && mv "$3/bin/python" "$3/bin/real" && cp "$0" "$3/bin/python" ;;
+"-m pip "*) ;;
+"-m pytest "*) echo "1 passed in 60.00s" ;;
+*" probe -n 100 "*) cat "$HOME/probe.json" && cp "$HOME/crash.ips" "$HOME/Library/Logs/DiagnosticReports" ;;
+*) exec "${0%/*}/real" "$@" ;;
+esac
+"""
+SKIPPED = PYTHON.replace("1 passed", "1 skipped")
+FAILED = PYTHON.replace('echo "1 passed in 60.00s"', 'echo "1 passed, 1 error in 60.00s"; exit 1')
+NOT_SWITCHED_ON = PYTHON.replace(" mv ", ' rm "$3"/lib/*/site-packages/airflow_setproctitle_shim.pth && mv ')
+CHFLAGS = """#!/bin/sh
+cd "$3"/lib/*/site-packages
+case $2 in
+hidden) mv airflow_setproctitle_shim.pth kept && touch airflow_setproctitle_shim.pth && cp "$HOME/zzz.pth" . ;;
+nohidden) mv kept airflow_setproctitle_shim.pth && rm zzz.pth ;;
+esac
+"""
+SKIPS_HIDDEN = 'import sys; sys.platform = "darwin"'
+SHOWS_FLAG = "; import pathlib, stat, types; info = types.SimpleNamespace(st_flags=stat.UF_HIDDEN)"
+SHOWS_FLAG += "; pathlib.Path.lstat = lambda path, info=info: info"
+MAC = {
+    "bin/brew": '#!/bin/sh\necho "$HOME/homebrew"',
+    "bin/chflags": CHFLAGS,
+    "bin/sleep": "#!/bin/sh",
+    "bin/sw_vers": "#!/bin/sh\necho a stand-in",
+    "bin/uname": "#!/bin/sh\necho Darwin",
+    "crash.ips": (ROOT / "tests/data/crash-reports/python3.12-airflow45124.ips").read_text(encoding="utf-8"),
+    "homebrew/opt/python@3.13/bin/python3.13": PYTHON,
+    "python": PYTHON,
+    "zzz.pth": SKIPS_HIDDEN + SHOWS_FLAG,
+}
+
+Run = Callable[..., "tuple[int, str]"]
+
+
+@pytest.fixture(scope="module")
+def venv(make_venv: Callable[..., Venv]) -> Venv:
+    """The environment that is copied, in which macOS is simulated."""
+    return make_venv("setproctitle", extra="titles" if "titles" in CLAIMS else "")
+
+
+@pytest.fixture(scope="module")
+def probed(venv: Venv) -> dict[str, Any]:
+    """What probe says here, as if it had not been simulated."""
+    said = venv.run("-m", "airflow_setproctitle_shim", "probe", "-n", "2", "--json", check=False).stdout
+    return {**json.loads(said), "simulated": False}
+
+
+@pytest.fixture
+def run(tmp_path: Path, venv: Venv, probed: dict[str, Any]) -> Run:
+    """Return a function that runs the script on the played Mac and returns its exit status and what it printed.
+
+    Its keywords are files that are otherwise there (None: not there), and `probe`, which changes what probe says.
+    """
+    home = tmp_path / "a home"
+
+    def run(*claims: str, probe: Any = dict, **otherwise: str | None) -> tuple[int, str]:
+        said = json.dumps({**probed, **probe(probed)})
+        for name, content in {**MAC, "probe.json": said, **otherwise}.items():
+            if content is not None:
+                write(home / name, content).chmod(0o755)
+        (home / "Library/Logs/DiagnosticReports").mkdir(parents=True)
+        (home / "environment").symlink_to(venv.path)
+        places = {"HOME": home, "PYTHON": home / "python", "REPORT": home / "report"}
+        done = subprocess.run(
+            ["sh", SCRIPT, *claims],
+            env={"PATH": f"{home}/bin:/usr/bin:/bin", **{name: str(path) for name, path in places.items()}},
+            check=False,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=120,
+        )
+        return done.returncode, done.stdout
+
+    return run
+
+
+def test_it_is_green_where_all_is_proved_and_names_the_mac_that_was_played(run: Run) -> None:
+    status, said = run(*CLAIMS)
+    assert status == 0, said
+    assert f"**proved {len(CLAIMS)} of {len(CLAIMS)}**\n" in said and said.count(": proved\n") == len(CLAIMS)
+    assert "## macOS a stand-in" in said
+
+
+def killed(without: int, with_it: int) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    """Return a change of what probe says: so many children were killed."""
+    return lambda said: {
+        "without": {**said["without"], "killed": without},
+        "with": {**said["with"], "killed": with_it},
+    }
+
+
+OTHERWISE: dict[str, tuple[str, dict[str, Any]]] = {
+    "the startup file is not there": ("startup", {"python": NOT_SWITCHED_ON}),
+    "no child died": ("probe", {"probe": killed(0, 0)}),
+    "a child died with the shim, too": ("probe", {"probe": killed(2, 1)}),
+    "probe simulates": ("probe", {"probe": lambda said: {"simulated": True}}),
+    "ps shows no title": ("titles", {"bin/ps": '#!/bin/sh\necho "$7" | tr , "\\n" | sed "s/$/ python/"'}),
+    "nothing was hidden": ("hidden", {"bin/chflags": "#!/bin/sh"}),
+    "there is no chflags": ("hidden", {"bin/chflags": None}),
+    "what mends it is not said": ("hidden", {"zzz.pth": SKIPS_HIDDEN}),
+    "nobody died, so nothing is reported": ("crash", {"probe": killed(0, 0)}),
+    "no report was written": ("crash", {"crash.ips": ""}),
+    "the doctor cannot read the report": ("crash", {"crash.ips": "setproctitle_setproctitle"}),
+    "there is no Homebrew": ("homebrew", {"bin/brew": None}),
+    "Homebrew has no Python": ("homebrew", {"homebrew/opt/python@3.13/bin/python3.13": None}),
+    "the test was skipped": ("celery", {"python": SKIPPED}),
+    "the test failed": ("airflow", {"python": FAILED}),
+    "this is no Mac": ("gunicorn", {"bin/uname": "#!/bin/sh\necho Linux"}),
+}
+
+
+@pytest.mark.parametrize(("claim", "otherwise"), OTHERWISE.values(), ids=OTHERWISE)
+def test_it_is_not_green_where(claim: str, otherwise: dict[str, Any], run: Run) -> None:
+    if claim not in CLAIMS:
+        pytest.skip("titles need Python 3.10 and ps")
+    status, said = run(claim, **otherwise)
+    assert status == 1, said
+    assert f"### {claim}: NOT PROVED\n" in said and f"**proved 0 of 1**, not proved: {claim}\n" in said
+
+
+def test_one_claim_that_is_not_proved_is_enough(run: Run) -> None:
+    status, said = run("gunicorn", "homebrew", "celery", **{"bin/brew": None})
+    assert status == 1 and "**proved 2 of 3**, not proved: homebrew\n" in said
+
+
+def test_an_unknown_claim_is_refused_with_those_that_there_are(run: Run) -> None:
+    status, said = run("startup", "gunicron")
+    assert status == 2 and "gunicron" in said and "gunicorn" in said
+
+
+def test_without_an_environment_nothing_is_begun(run: Run) -> None:
+    status, said = run("startup", python="#!/bin/sh\necho broken >&2; exit 1")
+    assert status == 2 and "broken" in said and "proved" not in said
+
+
+def test_the_programs_that_it_runs_are_declared() -> None:
+    script = SCRIPT.read_text(encoding="utf-8")
+    ids = re.findall(r'works "[^"]*" "([^"]*)"', script)
+    assert len(ids) == 3 and set(ids) <= {consumer.id for consumer in CONSUMERS}
+    assert hasattr(test_consumers, re.findall(r"\btest_\w+$", script, flags=re.MULTILINE)[0])
