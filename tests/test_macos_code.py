@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import pickle
 import re
-import shutil
 import subprocess
 import sys
 import zipfile
@@ -17,7 +16,7 @@ import pytest
 from consumers.harness import NativeCode
 from environments import ROOT, SWITCH, MadeOnce, Venv, clean_environ
 
-lief = pytest.importorskip("lief", reason="needs the dependency group macos-code")
+pytest.importorskip("lief", reason="needs the dependency group macos-code")
 pytest.importorskip("unicorn", reason="needs the dependency group macos-code")
 
 from macos_code import table, wheels
@@ -112,10 +111,6 @@ def test_a_wheel_that_cannot_be_run_is_not_run_and_one_line_says_why(
     with pytest.raises(NotRun, match=f"^one.whl: .*{why}") as error:
         read(wheel, "x86_64")
     assert "\n" not in str(error.value)
-    command = [sys.executable, str(ROOT / "tests/macos_code/table.py"), str(wheel)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 1 and done.stderr == ""
-    assert f"| not run: {error.value} | not run | not run |" in done.stdout
 
 
 def unknown_function(name: str, content: bytes) -> tuple[str, bytes]:
@@ -137,51 +132,6 @@ def test_a_function_that_is_not_modelled_is_an_error(requirement: str, tmp_path:
         check=False,
     )
     assert "NotModelled: the code uses strpud, which is not modelled" in done.stderr
-
-
-# --- fixups of the newer format, which no release has so far
-
-TINY = r"""
-typedef void *object;
-extern object PyModuleDef_Init(void *), PyArg_ParseTupleAndKeywords(object, object, const char *, char **, ...);
-extern object dlopen(const char *, int), _Py_NoneStruct;
-extern char ***_NSGetArgv(void), *strncpy(char *, const char *, unsigned long);
-static char *keywords[] = {"title", 0};
-static object set(object self, object args, object kwargs) {
-    char *title;
-    PyArg_ParseTupleAndKeywords(args, kwargs, "s", keywords, &title);
-    strncpy((*_NSGetArgv())[0], title, 64);
-    dlopen(keywords[0], 0);
-    return &_Py_NoneStruct;
-}
-static struct { const char *name; void *function; int flags; const char *doc; } methods[] = {{"setproctitle", set, 3}, {0}};
-static struct { long base[5]; const char *name, *doc; long size; void *methods, *rest[4]; } definition = {
-    {1}, "tiny", 0, 0, methods};
-object PyInit_tiny(void) { return PyModuleDef_Init(&definition); }
-"""
-
-
-def tool(name: str) -> str:
-    """A program of LLVM's, whose Debian packages have a number behind the name."""
-    found = [path for number in ("-19", "-16", "") if (path := shutil.which(name + number))]
-    return found[0] if found else pytest.skip(f"not installed on this machine: {name} 16 or later")
-
-
-@pytest.mark.parametrize("machine", ["arm64", "x86_64"])
-def test_code_with_chained_fixups_runs_as_well(tmp_path: Path, machine: str) -> None:
-    clang, linker = tool("clang"), tool("ld64.lld")
-    (tmp_path / "tiny.c").write_text(TINY)
-    options = ["-target", f"{machine}-apple-macos13", "-ffreestanding", "-fno-stack-protector", "-O1", "-w"]
-    subprocess.run([clang, *options, "-c", "tiny.c"], cwd=tmp_path, check=True)
-    options = ["-bundle", "-undefined", "dynamic_lookup", "-platform_version", "macos", "13.0", "13.0"]
-    (tmp_path / "wheel").mkdir()
-    output = ["-o", "wheel/tiny.cpython-311-darwin.so"]
-    command = [linker, *options, "-arch", machine, "-fixup_chains", *output, "tiny.o"]
-    subprocess.run(command, cwd=tmp_path, check=True)
-    assert lief.MachO.parse(str(tmp_path / output[1])).at(0).has_dyld_chained_fixups
-    emulator = Emulator(read(tmp_path / "wheel", machine))
-    emulator.module().setproctitle("a title")
-    assert (emulator.title(), emulator.apple_calls()) == ("a title", ["dlopen"])
 
 
 # --- the code in a real Python

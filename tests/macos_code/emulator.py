@@ -31,52 +31,18 @@ TITLE_ROOM = b"python\0-m\0gunicorn" + b"." * 80 + b"\0"
 APPLE = re.compile(r"^(dl(open|close|sym|error)$|CF|_LS|LS|NS|objc_|xpc_|dispatch_)")
 STRING = "_ZNSt3__112basic_stringIcNS_11char_traitsIcEENS_9allocatorIcEEE"
 
-RETURN_ZERO = frozenset(
-    [
-        "free",
-        "_ZdlPv",
-        "getenv",
-        "setenv",
-        "dlclose",
-        "CFRelease",
-        "CFDictionaryAddValue",
-        "fwrite",
-        "fputc",
-        "vfprintf",
-        "__cxa_atexit",
-        "PyErr_Clear",
-        "pthread_setname_np",
-        "_Py_Dealloc",
-        "PyDict_SetItemString",
-        "_ZNSt3__15mutex4lockEv",
-        "_ZNSt3__15mutex6unlockEv",
-        "_ZNSt3__15mutexD1Ev",
-        "_LSSetApplicationLaunchServicesServerConnectionStatus",
-        "_LSSetApplicationInformationItem",
-    ]
-)
-RETURN_OBJECT = frozenset(
-    [
-        "dlopen",
-        "CFBundleGetBundleWithIdentifier",
-        "CFBundleGetMainBundle",
-        "CFBundleGetInfoDictionary",
-        "CFRetain",
-        "CFDictionaryCreateMutableCopy",
-        "CFStringCreateWithCString",
-        "_LSApplicationCheckIn",
-        "_LSGetCurrentApplicationASN",
-        "PyTuple_New",
-        "_Py_BuildValue_SizeT",
-        "PyModule_GetDict",
-        "PyLong_AsLong",
-        "PyImport_ImportModule",
-        "PyObject_GetAttrString",
-        "PyObject_CallObject",
-        "PyUnicode_DecodeUTF8",
-        "Py_BuildValue",
-    ]
-)
+RETURN_ZERO = """
+    free _ZdlPv getenv setenv dlclose CFRelease CFDictionaryAddValue fwrite fputc vfprintf __cxa_atexit
+    PyErr_Clear pthread_setname_np _Py_Dealloc PyDict_SetItemString _ZNSt3__15mutex4lockEv
+    _ZNSt3__15mutex6unlockEv _ZNSt3__15mutexD1Ev _LSSetApplicationLaunchServicesServerConnectionStatus
+    _LSSetApplicationInformationItem
+""".split()
+RETURN_OBJECT = """
+    dlopen CFBundleGetBundleWithIdentifier CFBundleGetMainBundle CFBundleGetInfoDictionary CFRetain
+    CFDictionaryCreateMutableCopy CFStringCreateWithCString _LSApplicationCheckIn
+    _LSGetCurrentApplicationASN PyTuple_New _Py_BuildValue_SizeT PyModule_GetDict PyLong_AsLong
+    PyImport_ImportModule PyObject_GetAttrString PyObject_CallObject PyUnicode_DecodeUTF8 Py_BuildValue
+""".split()
 DATA = re.compile(
     r"^(Py\w+_Type|PyExc_\w+|_Py_(None|True|False)Struct|_ZT[ISV]\w+|__stderrp|kCFBooleanTrue"
     r"|__stack_chk_guard|__CFConstantStringClassReference|dyld_stub_binder)$"

@@ -1,7 +1,7 @@
 """Reads the extension module in a macOS wheel: what lies in memory, and what the dynamic linker must fill in.
 
-Read with lief. Both formats of fixups are understood, bind opcodes and chained fixups; all releases of
-setproctitle and processtitle seen so far have the first. Initialisers named by offset are not.
+Read with lief. Of the two formats of fixups, the older is understood, bind opcodes: all releases of setproctitle
+and processtitle seen so far have it.
 """
 
 from __future__ import annotations
@@ -80,21 +80,18 @@ def _read(wheel: str, files: dict[str, bytes], machine: str) -> Image:
         raise NotRun(f"{file} has no code for {machine}, only {', '.join(t.name for t in binaries)}")
     if any(len(segment.content) < segment.file_size for segment in binary.segments):
         raise NotRun(f"{file} is cut off")
+    if binary.has_dyld_chained_fixups:
+        raise NotRun(f"{file} has chained fixups, which are not understood")
     memory = bytearray(max(s.virtual_address + s.virtual_size for s in binary.segments))
     for segment in binary.segments:
         start = segment.virtual_address
         memory[start : start + segment.file_size] = bytes(segment.content)[: segment.file_size]
-    rebased = []
-    for fixup in binary.relocations:
-        if isinstance(fixup, lief.MachO.RelocationFixup):  # A chained one's place holds the way to the next.
-            memory[fixup.address : fixup.address + 8] = fixup.target.to_bytes(8, "little")
-        rebased.append(fixup.address)
     image = Image(
         wheel=wheel,
         name=f"{package}.{module}" if package else module,
         machine=machine,
         memory=bytes(memory),
-        rebased=rebased,
+        rebased=[fixup.address for fixup in binary.relocations],
         bound=[
             (bound.address, str(bound.symbol.name).removeprefix("_"), bound.addend)
             for bound in binary.bindings

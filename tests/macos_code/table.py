@@ -1,7 +1,7 @@
 """Lists which functions of Apple's frameworks the macOS wheels of setproctitle and processtitle call.
 
     python tests/macos_code/table.py                            every release, into docs/proof.md
-    python tests/macos_code/table.py setproctitle==1.3.8 ...    these releases, or wheel files; -v names each call
+    python tests/macos_code/table.py setproctitle==1.3.8 ...    these releases; -v names each call
 
 Needs the dependency group `macos-code`, and the package index for wheels that are not in the cache. Exit
 status 1 if a wheel could not be run.
@@ -9,6 +9,7 @@ status 1 if a wheel could not be run.
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -105,19 +106,6 @@ def rows_of(requirement: str, full: bool = False) -> list[Row]:
     return rows
 
 
-def rows_of_file(wheel: Path, full: bool) -> list[Row]:
-    """Run a wheel file's code for each machine."""
-    rows = []
-    for machine in MACHINES:
-        for addition, safe in settings(wheel.name).items():
-            try:
-                calls = run(wheel, machine, safe, full)
-            except (NotRun, NotModelled) as error:
-                calls = (f"not run: {error}", "not run", "not run")
-            rows.append(Row(wheel.name + addition, calls, [("the file", machine)]))
-    return rows
-
-
 def everything() -> list[Row]:
     """Run every macOS wheel of every release from FIRST on. Raises wheels.Unreachable."""
     rows = []
@@ -146,9 +134,8 @@ def on_page() -> dict[str, tuple[str, ...]]:
 def main(arguments: list[str]) -> int:
     full = "-v" in arguments
     what = [argument for argument in arguments if argument != "-v"]
-    unknown = [one for one in what if "==" not in one and not Path(one).exists()]
-    if unknown:
-        print(f"neither a release like setproctitle==1.3.8 nor a file: {', '.join(unknown)}", file=sys.stderr)
+    if unknown := [one for one in what if not re.fullmatch(r"(setproctitle|processtitle)==[\d.]+", one)]:
+        print(f"not a release like setproctitle==1.3.8: {', '.join(unknown)}", file=sys.stderr)
         return 2
     try:
         if not what:
@@ -158,8 +145,7 @@ def main(arguments: list[str]) -> int:
                 f"{before}{BEGIN}\n{printed(rows)}\n{END}{rest.partition(END)[2]}", encoding="utf-8"
             )
         else:
-            each = [rows_of(one, full) if "==" in one else rows_of_file(Path(one), full) for one in what]
-            rows = [row for some in each for row in some]
+            rows = [row for release in what for row in rows_of(release, full)]
     except wheels.Unreachable as error:
         print(f"not run, the package index gave no answer: {error}", file=sys.stderr)
         return 1
