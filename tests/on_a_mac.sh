@@ -3,9 +3,9 @@
 #
 #   tests/on_a_mac.sh [CLAIM...]     without any: all of them
 #
-# Run it from a clone and paste report.md into an issue. PYTHON is the interpreter (default: python3), REPORT
-# the directory for report.md and what it rests on (default: results/on_a_mac). Exit status: 0 every claim
-# asked for was proved, 1 not every one, 2 it could not begin.
+# PYTHON is the interpreter (default: python3), REPORT the directory for report.md, which is for an issue, and for
+# what it rests on (default: results/on_a_mac); both as seen from the clone. Exit status: 0 every claim asked for
+# was proved, 1 not every one, 2 it could not begin.
 set -u
 claims="startup probe titles hidden crash homebrew gunicorn celery airflow"
 for claim; do
@@ -22,7 +22,7 @@ trap 'rm -rf "$work"' EXIT
 trap 'exit 130' INT TERM
 found=$work/found venv=$work/venv
 mkdir -p "$report" "$found/crash-reports" && touch "$work/started" || exit 2
-unset AIRFLOW_SETPROCTITLE_SHIM
+unset AIRFLOW_SETPROCTITLE_SHIM PYTHONPATH
 
 # Each claim, in a subshell, prints one line of what it says, then what was seen, and succeeds if that is proof.
 
@@ -30,7 +30,7 @@ startup() {
     echo "The startup file gives the shim's setproctitle; AIRFLOW_SETPROCTITLE_SHIM=off gives the native one."
     served "$venv" || return 1
     export AIRFLOW_SETPROCTITLE_SHIM=off
-    ! served "$venv"
+    imports "$venv" setproctitle/__init__.py
 }
 
 probe() {
@@ -54,14 +54,13 @@ exit([line.partition(" ")[2] for line in it["ps"]] != ["probe: worker 1", "probe
 
 hidden() {
     echo "Where macOS hides the startup file, Airflow's entry point gives the shim and says what mends it."
-    served "$venv" && chflags -R hidden "$venv" || return 1
-    served "$venv" && echo "Nothing was skipped: this Python reads hidden startup files." && return 1
     late='import airflow_setproctitle_shim.airflow, setproctitle; print(setproctitle.__file__)'
-    said=$("$venv/bin/python" -c "$late" 2>&1)
+    served "$venv" && chflags -R hidden "$venv" || return 1
+    imports "$venv" setproctitle/__init__.py && said=$("$venv/bin/python" -c "$late" 2>&1) ||
+        said="Nothing was skipped: this Python reads hidden startup files."
     echo "$said"
+    chflags -R nohidden "$venv" && served "$venv" || return 1
     case $said in *"chflags -R nohidden"*/airflow_setproctitle_shim/replacement.py) ;; *) return 1 ;; esac
-    chflags -R nohidden "$venv"
-    served "$venv"
 }
 
 crash() {
@@ -69,18 +68,14 @@ crash() {
     forked
     json "$found/probe.json" 'exit(not it["without"]["killed"])' || { echo "No child died." && return 1; }
     for _ in 1 2 3 4 5 6; do
-        keep_reports
-        [ -n "$(ls "$found/crash-reports")" ] && diagnosed && return
         sleep 20
+        keep_reports
+        shim doctor --json "$found/crash-reports" >"$found/doctor.json"
+        json "$found/doctor.json" '
+print("the doctor looked at", it["looked_at"], "and named", [death["cause"] for death in it["deaths"]])
+exit("setproctitle" not in [death["cause"] for death in it["deaths"]])' && return
     done
     echo "In two minutes no crash report came in which the doctor reads setproctitle." && return 1
-}
-
-diagnosed() {
-    shim doctor --json "$found/crash-reports" >"$found/doctor.json"
-    json "$found/doctor.json" '
-print("looked at:", it["looked_at"], "deaths by:", [death["cause"] for death in it["deaths"]])
-exit("setproctitle" not in [death["cause"] for death in it["deaths"]])'
 }
 
 homebrew() {
@@ -117,10 +112,11 @@ works() {  # works NAME TEST
 shim() { "$venv/bin/python" -m airflow_setproctitle_shim "$@"; }
 forked() { [ -e "$found/probe.json" ] || shim probe -n 100 --json >"$found/probe.json"; }
 json() { "$venv/bin/python" -c "import json, sys; it = json.load(open(sys.argv[1])); $2" "$1"; }
-served() {  # whether `import setproctitle` gives the shim's module in a fresh interpreter of an environment
+served() { imports "$1" airflow_setproctitle_shim/replacement.py; }
+imports() {  # imports ENVIRONMENT FILE: whether `import setproctitle` runs that file in a fresh interpreter
     origin=$("$1/bin/python" -c 'import importlib.util as u; print(u.find_spec("setproctitle").origin)')
     echo "$origin"
-    case $origin in */airflow_setproctitle_shim/replacement.py) ;; *) return 1 ;; esac
+    case $origin in */site-packages/"$2") ;; *) return 1 ;; esac
 }
 keep_reports() {  # macOS's crash reports since the start that name setproctitle
     find "$HOME/Library/Logs/DiagnosticReports" -name '*.ips' -newer "$work/started" \

@@ -35,9 +35,6 @@ case "$*" in
 *) exec "${0%/*}/real" "$@" ;;
 esac
 """
-SKIPPED = PYTHON.replace("1 passed", "1 skipped")
-FAILED = PYTHON.replace('echo "1 passed in 60.00s"', 'echo "1 passed, 1 error in 60.00s"; exit 1')
-NOT_SWITCHED_ON = PYTHON.replace(" mv ", ' rm "$3"/lib/*/site-packages/airflow_setproctitle_shim.pth && mv ')
 CHFLAGS = """#!/bin/sh
 cd "$3"/lib/*/site-packages
 case $2 in
@@ -46,8 +43,8 @@ nohidden) mv kept airflow_setproctitle_shim.pth && rm zzz.pth ;;
 esac
 """
 SKIPS_HIDDEN = 'import sys; sys.platform = "darwin"'
-SHOWS_FLAG = "; import pathlib, stat, types; info = types.SimpleNamespace(st_flags=stat.UF_HIDDEN)"
-SHOWS_FLAG += "; pathlib.Path.lstat = lambda path, info=info: info"
+SHOWS_FLAG = """; import pathlib, stat, types; info = types.SimpleNamespace(st_flags=stat.UF_HIDDEN); \
+pathlib.Path.lstat = lambda path, info=info: info"""
 MAC = {
     "bin/brew": '#!/bin/sh\necho "$HOME/homebrew"',
     "bin/chflags": CHFLAGS,
@@ -64,44 +61,34 @@ Run = Callable[..., "tuple[int, str]"]
 
 
 @pytest.fixture(scope="module")
-def venv(make_venv: Callable[..., Venv]) -> Venv:
-    """The environment that is copied, in which macOS is simulated."""
-    return make_venv("setproctitle", extra="titles" if "titles" in CLAIMS else "")
-
-
-@pytest.fixture(scope="module")
-def probed(venv: Venv) -> dict[str, Any]:
-    """What probe says here, as if it had not been simulated."""
+def probed(make_venv: Callable[..., Venv]) -> tuple[Venv, dict[str, Any]]:
+    """An environment in which macOS is simulated, and what probe says there, as if it had not been."""
+    venv = make_venv("setproctitle", extra="titles" if "titles" in CLAIMS else "")
     said = venv.run("-m", "airflow_setproctitle_shim", "probe", "-n", "2", "--json", check=False).stdout
-    return {**json.loads(said), "simulated": False}
+    return venv, {**json.loads(said), "simulated": False}
 
 
 @pytest.fixture
-def run(tmp_path: Path, venv: Venv, probed: dict[str, Any]) -> Run:
+def run(tmp_path: Path, probed: tuple[Venv, dict[str, Any]]) -> Run:
     """Return a function that runs the script on the played Mac and returns its exit status and what it printed.
 
     Its keywords are files that are otherwise there (None: not there), and `probe`, which changes what probe says.
     """
+    venv, mac = probed
     home = tmp_path / "a home"
 
     def run(*claims: str, probe: Any = dict, **otherwise: str | None) -> tuple[int, str]:
-        said = json.dumps({**probed, **probe(probed)})
+        said = json.dumps({**mac, **probe(mac)})
         for name, content in {**MAC, "probe.json": said, **otherwise}.items():
             if content is not None:
                 write(home / name, content).chmod(0o755)
         (home / "Library/Logs/DiagnosticReports").mkdir(parents=True)
         (home / "environment").symlink_to(venv.path)
-        places = {"HOME": home, "PYTHON": home / "python", "REPORT": home / "report"}
-        done = subprocess.run(
-            ["sh", SCRIPT, *claims],
-            env={"PATH": f"{home}/bin:/usr/bin:/bin", **{name: str(path) for name, path in places.items()}},
-            check=False,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=120,
-        )
-        return done.returncode, done.stdout
+        environ = {"HOME": f"{home}", "PYTHON": f"{home}/python", "REPORT": f"{home}/report"}
+        environ["PATH"] = f"{home}/bin:/usr/bin:/bin"
+        command = ["sh", str(SCRIPT), *claims]
+        done = subprocess.run(command, env=environ, check=False, capture_output=True, text=True, timeout=120)
+        return done.returncode, done.stdout + done.stderr
 
     return run
 
@@ -113,30 +100,36 @@ def test_it_is_green_where_all_is_proved_and_names_the_mac_that_was_played(run: 
     assert "## macOS a stand-in" in said
 
 
-def killed(without: int, with_it: int) -> Callable[[dict[str, Any]], dict[str, Any]]:
-    """Return a change of what probe says: so many children were killed."""
-    return lambda said: {
-        "without": {**said["without"], "killed": without},
-        "with": {**said["with"], "killed": with_it},
-    }
+def python(was: str, now: str) -> dict[str, str]:
+    """Return a change of the Python that is played."""
+    return {"python": PYTHON.replace(was, now)}
+
+
+def killed(**runs: int) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    """Return a change of what probe says: in these runs so many children were killed."""
+    return lambda said: {which: {**said[which], "killed": count} for which, count in runs.items()}
 
 
 OTHERWISE: dict[str, tuple[str, dict[str, Any]]] = {
-    "the startup file is not there": ("startup", {"python": NOT_SWITCHED_ON}),
-    "no child died": ("probe", {"probe": killed(0, 0)}),
-    "a child died with the shim, too": ("probe", {"probe": killed(2, 1)}),
-    "probe simulates": ("probe", {"probe": lambda said: {"simulated": True}}),
+    "the startup file is not there": (
+        "startup",
+        python(" mv ", ' rm "$3"/lib/*/site-packages/airflow_set*.pth && mv '),
+    ),
+    "no child died": ("probe", {"probe": killed(without=0)}),
+    "a child died with the shim, too": ("probe", {"probe": killed(**{"with": 1})}),
+    "probe simulates": ("probe", {"probe": lambda _: {"simulated": True}}),
     "ps shows no title": ("titles", {"bin/ps": '#!/bin/sh\necho "$7" | tr , "\\n" | sed "s/$/ python/"'}),
     "nothing was hidden": ("hidden", {"bin/chflags": "#!/bin/sh"}),
     "there is no chflags": ("hidden", {"bin/chflags": None}),
     "what mends it is not said": ("hidden", {"zzz.pth": SKIPS_HIDDEN}),
-    "nobody died, so nothing is reported": ("crash", {"probe": killed(0, 0)}),
+    "nobody died, so nothing is reported": ("crash", {"probe": killed(without=0)}),
     "no report was written": ("crash", {"crash.ips": ""}),
+    "the report is an old one": ("crash", python('cp "$HOME/crash', 'cp -p "$HOME/crash')),
     "the doctor cannot read the report": ("crash", {"crash.ips": "setproctitle_setproctitle"}),
     "there is no Homebrew": ("homebrew", {"bin/brew": None}),
     "Homebrew has no Python": ("homebrew", {"homebrew/opt/python@3.13/bin/python3.13": None}),
-    "the test was skipped": ("celery", {"python": SKIPPED}),
-    "the test failed": ("airflow", {"python": FAILED}),
+    "the test was skipped": ("celery", python("1 passed", "1 skipped")),
+    "the test failed": ("airflow", python('60.00s"', '60.00s"; exit 1')),
     "this is no Mac": ("gunicorn", {"bin/uname": "#!/bin/sh\necho Linux"}),
 }
 
