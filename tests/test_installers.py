@@ -52,55 +52,47 @@ class Installed:
     uninstall: Callable[[], object]
 
 
-def by_pip(version: str) -> Callable[[Source, Path], Installed]:
+# What to install, from a source and with a directory at hand.
+What = Callable[[Source, Path], list[str]]
+
+
+def from_wheel(source: Source, _: Path) -> list[str]:
+    return [str(source.wheel)]
+
+
+def from_sdist(source: Source, _: Path) -> list[str]:
+    return [str(source.sdist)]
+
+
+def editable(source: Source, directory: Path) -> list[str]:
+    return ["-e", str(checkout(source, directory))]
+
+
+def checkout(source: Source, directory: Path) -> Path:
+    """Return a copy of the source tree, as the one at hand must not be built in."""
+    copy = directory / "checkout"
+    copy.mkdir()
+    subprocess.run(["tar", "-xf", str(source.sdist), "-C", str(copy), "--strip-components=1"], check=True)
+    return copy
+
+
+def by_pip(version: str, what: What) -> Callable[[Source, Path], Installed]:
     def install(source: Source, directory: Path) -> Installed:
         venv = Venv.make(directory / "venv")
         venv.install(version)
-        venv.run("-m", "pip", "install", "-q", str(source.wheel))
-        return Installed(venv, lambda: _pip_uninstall(venv))
+        venv.run("-m", "pip", "install", "-q", *what(source, directory))
+        return Installed(venv, lambda: venv.run("-m", "pip", "uninstall", "-q", "-y", NAME))
 
     return install
 
 
-def _pip_uninstall(venv: Venv) -> None:
-    venv.run("-m", "pip", "uninstall", "-q", "-y", NAME)
+def by_uv(what: What) -> Callable[[Source, Path], Installed]:
+    def install(source: Source, directory: Path) -> Installed:
+        venv = Venv.make(directory / "venv")
+        venv.install(*what(source, directory))
+        return Installed(venv, lambda: uv("pip", "uninstall", "-q", "--python", str(venv.python), NAME))
 
-
-def _uv_uninstall(venv: Venv) -> None:
-    uv("pip", "uninstall", "--quiet", "--python", str(venv.python), NAME)
-
-
-def by_uv(source: Source, directory: Path) -> Installed:
-    venv = Venv.make(directory / "venv")
-    venv.install(str(source.wheel))
-    return Installed(venv, lambda: _uv_uninstall(venv))
-
-
-def from_sdist(source: Source, directory: Path) -> Installed:
-    venv = Venv.make(directory / "venv")
-    venv.install(str(source.sdist))
-    return Installed(venv, lambda: _uv_uninstall(venv))
-
-
-def editable_by_uv(source: Source, directory: Path) -> Installed:
-    venv = Venv.make(directory / "venv")
-    venv.install("-e", str(_checkout(source, directory)))
-    return Installed(venv, lambda: _uv_uninstall(venv))
-
-
-def editable_by_pip(source: Source, directory: Path) -> Installed:
-    venv = Venv.make(directory / "venv")
-    venv.install("pip")
-    venv.run("-m", "pip", "install", "-q", "-e", str(_checkout(source, directory)))
-    return Installed(venv, lambda: _pip_uninstall(venv))
-
-
-def _checkout(source: Source, directory: Path) -> Path:
-    """Return a copy of the source tree, as the one at hand must not be built in."""
-    checkout = directory / "checkout"
-    checkout.mkdir()
-    subprocess.run(["tar", "-xf", str(source.sdist), "-C", str(checkout), "--strip-components=1"], check=True)
-    return checkout
+    return install
 
 
 PROJECT = '[project]\nname = "app"\nversion = "1"\nrequires-python = ">={0}.{1},<{0}.{2}"\n'.format(
@@ -148,16 +140,16 @@ class UserSite(Venv):
 def by_pip_user(source: Source, directory: Path) -> Installed:
     user = UserSite(directory)
     user.run("-m", "pip", "install", "-q", "--user", str(source.wheel))
-    return Installed(user, lambda: _pip_uninstall(user))
+    return Installed(user, lambda: user.run("-m", "pip", "uninstall", "-q", "-y", NAME))
 
 
 INSTALLERS = [
-    pytest.param(by_uv, id="uv pip"),
-    pytest.param(by_pip("pip"), id="pip, newest"),
-    pytest.param(by_pip("pip==21.0.1"), id="pip 21.0"),
-    pytest.param(from_sdist, id="uv pip, from the sdist"),
-    pytest.param(editable_by_uv, id="uv pip, editable"),
-    pytest.param(editable_by_pip, id="pip, editable"),
+    pytest.param(by_uv(from_wheel), id="uv pip"),
+    pytest.param(by_uv(from_sdist), id="uv pip, from the sdist"),
+    pytest.param(by_uv(editable), id="uv pip, editable"),
+    pytest.param(by_pip("pip", from_wheel), id="pip, newest"),
+    pytest.param(by_pip("pip==21.0.1", from_wheel), id="pip 21.0"),
+    pytest.param(by_pip("pip", editable), id="pip, editable"),
     pytest.param(by_pip_user, id="pip --user"),
     pytest.param(by_poetry, id="Poetry"),
     pytest.param(by_pdm, id="PDM"),
@@ -187,7 +179,7 @@ def owned(site_packages: Path) -> set[str]:
 
 
 def test_an_upgrade_replaces_the_older_version_completely(source: Source, tmp_path: Path) -> None:
-    older = _checkout(source, tmp_path)
+    older = checkout(source, tmp_path)
     module = older / "src/airflow_setproctitle_shim/__init__.py"
     text = module.read_text()
     version = text.partition('__version__ = "')[2].partition('"')[0]
@@ -206,13 +198,14 @@ def test_an_upgrade_replaces_the_older_version_completely(source: Source, tmp_pa
 
 
 def test_a_target_directory_has_the_files_but_site_reads_none_until_activate(
-    source: Source, fresh_venv: Venv, tmp_path: Path
+    source: Source, tmp_path: Path
 ) -> None:
-    _uv_uninstall(fresh_venv)
+    venv = Venv.make(tmp_path / "venv")
+    venv.simulate_macos()
     target = tmp_path / "target"
     uv("pip", "install", "--quiet", "--target", str(target), str(source.wheel), "setproctitle")
     assert owned(target) == {STARTUP_FILE}
     path = {"PYTHONPATH": str(target)}
-    assert not fresh_venv.evaluate(WHO, **path).endswith("replacement.py")
+    assert not venv.evaluate(WHO, **path).endswith("replacement.py")
     activate = "import airflow_setproctitle_shim as shim; shim.activate(); "
-    assert fresh_venv.evaluate(activate + WHO, **path).endswith("replacement.py")
+    assert venv.evaluate(activate + WHO, **path).endswith("replacement.py")

@@ -22,7 +22,7 @@ from environments import ROOT, STARTUP_FILE, MadeOnce, Venv, clean_environ, uv, 
 from packaging.requirements import Requirement
 
 NAME = "airflow-setproctitle-shim"
-PAGE = (ROOT / "docs/project-files.md").read_text()
+PAGE = (ROOT / "docs/project-files.md").read_text(encoding="utf-8")
 SECTIONS = dict(re.findall(r"^## (.*?)\n(.*?)(?=^## |\Z)", PAGE, re.MULTILINE | re.DOTALL))
 LINE = re.compile(rf"{NAME}; sys_platform == (?:\"darwin\"|'darwin')")
 WITH_MARKER = ["requirements.txt", "pyproject.toml", "uv", "tox", "nox", "conda"]
@@ -50,7 +50,7 @@ def test_the_line_is_a_requirement_that_holds_on_macos_only(section: str) -> Non
 
 
 def test_the_readme_has_the_line_and_the_command_of_uv_that_are_tested_here() -> None:
-    readme = (ROOT / "README.md").read_text()
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert f"    {block('requirements.txt')}" in readme
     assert f"`{block('uv').strip()}`" in readme
 

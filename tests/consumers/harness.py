@@ -128,16 +128,6 @@ class Place:
         self.until(f"{command} ends", lambda: process.poll() is not None)
         assert process.returncode == 0, f"{command} ended with {process.returncode}"
 
-    def holds_for(self, seconds: float, what: str, condition: Callable[[], bool]) -> None:
-        """Check that a condition holds all the time for so many seconds."""
-        end = time.monotonic() + seconds
-
-        def still() -> bool:
-            assert condition(), f"no longer: {what}"
-            return time.monotonic() > end
-
-        self.until(what, still, seconds + 30)
-
     def until(self, what: str, condition: Callable[[], object], seconds: float = 180) -> None:
         """Wait for a condition. Raises Crashing once enough processes have died, NotInTime at the deadline."""
 

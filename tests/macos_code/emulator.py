@@ -36,13 +36,13 @@ RETURN_ZERO = """
     PyErr_Clear pthread_setname_np _Py_Dealloc PyDict_SetItemString _ZNSt3__15mutex4lockEv
     _ZNSt3__15mutex6unlockEv _ZNSt3__15mutexD1Ev _LSSetApplicationLaunchServicesServerConnectionStatus
     _LSSetApplicationInformationItem
-""".split()
+"""
 RETURN_OBJECT = """
     dlopen CFBundleGetBundleWithIdentifier CFBundleGetMainBundle CFBundleGetInfoDictionary CFRetain
     CFDictionaryCreateMutableCopy CFStringCreateWithCString _LSApplicationCheckIn
     _LSGetCurrentApplicationASN PyTuple_New _Py_BuildValue_SizeT PyModule_GetDict PyLong_AsLong
     PyImport_ImportModule PyObject_GetAttrString PyObject_CallObject PyUnicode_DecodeUTF8 Py_BuildValue
-""".split()
+"""
 DATA = re.compile(
     r"^(Py\w+_Type|PyExc_\w+|_Py_(None|True|False)Struct|_ZT[ISV]\w+|__stderrp|kCFBooleanTrue"
     r"|__stack_chk_guard|__CFConstantStringClassReference|dyld_stub_binder)$"
@@ -230,8 +230,8 @@ class Emulator:
             ),
             "CFBundleGetDataPointerForName": lambda *_: self.cells(self.new_object()),
             STRING + "6appendEPKcm": self._append,
-            **dict.fromkeys(RETURN_ZERO, constant(0)),
-            **{name: lambda *_: self.new_object() for name in RETURN_OBJECT},
+            **dict.fromkeys(RETURN_ZERO.split(), constant(0)),
+            **{name: lambda *_: self.new_object() for name in RETURN_OBJECT.split()},
             **{name: constant(place) for name, place in places.items()},
         }
         same = {
