@@ -102,7 +102,7 @@ works() {  # works NAME TEST
     echo "The workers of $1 die without the shim; with it none dies, and the work is done."
     name=test_dies_in_setproctitles_macos_code_and_reaches_none_with_the_shim
     # A skipped test ends well, too.
-    "$venv/bin/python" -m pytest -q -rs -m slow "tests/test_consumers.py::${name}[$2]" >"$work/pytest" 2>&1 &&
+    "$venv/bin/python" -m pytest -q -rs -n0 -m slow "tests/test_consumers.py::${name}[$2]" >"$work/pytest" 2>&1 &&
         grep -q '^1 passed' "$work/pytest"
     proof=$?
     tail -n 20 "$work/pytest"
