@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import functools
+import io
 import json
+import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from airflow_setproctitle_shim.diagnosis import cli
+from airflow_setproctitle_shim.diagnosis import cli, doctor, status
 
 DATA = Path(__file__).parent / "data"
 CASES = [
@@ -17,6 +21,7 @@ CASES = [
     for case in sorted(DATA.glob("cases/*/case.json"))
     for number, inputs in enumerate(json.loads(case.read_text())["inputs"])
 ]
+STATUS = functools.cache(status.status)
 REPORTS = {
     "Python-2023-notforked-keychain": "not fork",
     "python3.12-airflow45124": "setproctitle",
@@ -30,7 +35,8 @@ REPORTS = {
 
 @pytest.fixture(autouse=True)
 def nothing_of_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No remedy is set here already, and the default places are empty."""
+    """No remedy is set here already, and the default places are empty. The shim's status is asked for once."""
+    monkeypatch.setattr(doctor, "status", STATUS)
     for variable in ("NO_PROXY", "PGGSSENCMODE", "OBJC_DISABLE_INITIALIZE_FORK_SAFETY"):
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
@@ -64,3 +70,463 @@ def test_what_people_brought_has_the_cause_that_was_found_and_what_helped(
             assert words in told.text
     assert told.status == int(bool(truth["causes"]))
     assert not re.search(r"(?i)nothing (needs|to do|is to be done)", told.text)
+
+
+# --- crash reports -------------------------------------------------------------------------------
+
+
+def as_text(ips: Path, layout: str) -> str:
+    """The text that macOS's window shows for a report: new, or old as in macOS 10.14 to 11."""
+    header, body = (json.loads(part) for part in ips.read_text().split("\n", 1))
+    old, images = layout == "old", [image["name"] for image in body["usedImages"]]
+    names = {"CoreFoundation": "com.apple.CoreFoundation", "Security": "com.apple.security"} if old else {}
+    notes = "\n".join(note for notes in body["asi"].values() for note in notes)
+    frames = [
+        f"{number:<3} {names.get(images[frame['imageIndex']], images[frame['imageIndex']]):30}\t"
+        f"{'0x00007fff5d8d0b66' if old else '       0x190001000'} {frame.get('symbol') or '0x10a0b2000'} + {number}"
+        for number, frame in enumerate(body["threads"][body["faultingThread"]]["frames"])
+    ]
+    return f"""\
+{"" if old else "-------------------------------------"}
+Process:               {header["app_name"]} [51654]
+Path:                  /Users/USER/*/{header["app_name"]}
+Identifier:            {header["app_name"]}
+Parent Process:        zsh [100]
+
+Date/Time:             {body["captureTime"]}
+OS Version:            {"Mac OS X 10.14.5 (18F132)" if old else "macOS 14.7 (23H124)"}
+
+Crashed Thread:        1  Dispatch queue: com.apple.main-thread
+
+Exception Type:        EXC_BAD_ACCESS (SIGSEGV)
+Termination Reason:    Namespace SIGNAL, Code {"0xb" if old else "11 Segmentation fault: 11"}
+
+Application Specific Information:
+{notes}
+
+Thread 0:: com.apple.other
+0   _setproctitle.decoy           \t       0x190001000 decoy + 1
+
+Thread 1 Crashed:: Dispatch queue: com.apple.main-thread
+{chr(10).join(frames)}
+
+Binary Images:
+       0x10498c000 -        0x1049affff {header["app_name"]} (*) <abc> /Users/USER/*/{header["app_name"]}
+"""
+
+
+FORMS: dict[str, Callable[[Path], str]] = {
+    "file": lambda ips: ips.read_text(),
+    "old text": lambda ips: as_text(ips, "old"),
+    "new text": lambda ips: as_text(ips, "new"),
+    "text with the JSON below": lambda ips: (
+        as_text(ips, "new") + "\n-----------\nFull Report\n-----------\n\n" + ips.read_text()
+    ),
+    "in Markdown": lambda ips: f"It crashed:\n\n```{as_text(ips, 'new').lstrip('-').lstrip()}```\nWhy?\n",
+    "in an e-mail": lambda ips: "".join(f"> {line}\r\n" for line in as_text(ips, "old").splitlines()),
+    "indented": lambda ips: "".join(f"    {line}\n" for line in as_text(ips, "new").splitlines()),
+    "JSON, quoted": lambda ips: "".join(f"> > {line}\n" for line in ips.read_text().splitlines()),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("name", REPORTS)
+def test_a_crash_report_tells_its_cause_in_each_form_that_people_have(
+    name: str, form: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "what I copied"
+    file.write_bytes(FORMS[form](DATA / f"crash-reports/{name}.ips").encode())
+    told = Doctor(capsys, file)
+    assert told.counts == {REPORTS[name]: 1}
+    assert told.data["looked_at"] == {"crash report": 1} and not told.data["not_read"]
+    last = told.deaths[REPORTS[name]]["last"]
+    assert (last["place"], last["time"]) == (str(file), "2025-01-07 15:12:30.1013 +0000")
+    assert told.status == int(REPORTS[name] != "not fork")
+
+
+def test_standard_input_is_read(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    text = as_text(DATA / "crash-reports/python3.12-kalite2844.ips", "new")
+    for options in ([], ["--json"]):
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
+        assert cli.main(["doctor", *options, "-"]) == 1
+        assert "_scproxy" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("part", range(5, 100, 6))
+@pytest.mark.parametrize("name", ["airflow45124", "celery869-sqlite", "kalite2844"])
+def test_a_crash_report_that_is_cut_off_is_named_and_tells_what_it_can(
+    name: str, part: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = (DATA / f"crash-reports/python3.12-{name}.ips").read_bytes()
+    (tmp_path / "a.ips").write_bytes(whole[: len(whole) * part // 100])
+    told = Doctor(capsys, tmp_path)
+    [not_read] = told.data["not_read"]
+    assert not_read["path"] == str(tmp_path / "a.ips") and not_read["why"] in told.text
+    # The images, which would tell libdispatch, come last.
+    certain = {"airflow45124": "setproctitle", "kalite2844": "_scproxy"}.get(name)
+    assert len(told.counts) == 1 and set(told.counts) <= {"unknown", certain}
+    assert part < 80 or certain in (None, *told.counts)
+
+
+def test_a_text_whose_last_frame_is_cut_off_tells_no_more_than_is_certain(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = as_text(DATA / "crash-reports/python3.12-celery869-sqlite.ips", "new")
+    (tmp_path / "a.crash").write_text(text[: text.index("sqlite3_initialize") + 7])
+    told = Doctor(capsys, tmp_path)
+    assert told.counts == {"unknown": 1} and told.data["not_read"]
+
+
+def test_of_a_text_without_frames_the_systems_notes_count(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = as_text(DATA / "crash-reports/python3.12-kalite2844.ips", "old").partition("Thread 0")[0]
+    note = "objc[13106]: +[__NSPlaceholderDate initialize] may have been in progress in another thread when fork() was called."
+    (tmp_path / "a.txt").write_text(text.replace("Namespace SIGNAL", "Namespace OBJC") + note)
+    assert Doctor(capsys, tmp_path).counts == {"objective-c": 1}
+
+
+# --- logs ----------------------------------------------------------------------------------------
+
+
+def logged(tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str) -> Doctor:
+    (tmp_path / "a.log").write_text(text)
+    return Doctor(capsys, tmp_path / "a.log")
+
+
+@pytest.mark.parametrize(
+    ("name", "counts", "line"),
+    [
+        ("airflow-2.10.5", {"unknown": 774}, 1182),
+        ("airflow-3.0.2-no-faulthandler", {}, 0),
+        ("long-dumps", {"setproctitle": 5}, 94),
+    ],
+)
+def test_real_logs_are_counted_and_the_last_line_is_quoted_with_its_place(
+    name: str, counts: dict[str, int], line: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log = DATA / f"logs/{name}.log"
+    told = Doctor(capsys, log)
+    assert told.counts == counts
+    for death in told.data["deaths"]:
+        assert death["last"]["place"] == f"{log}:{line}"
+        assert death["last"]["quote"] == log.read_text().splitlines()[line - 1].strip()
+    assert ("export PYTHONFAULTHANDLER=1" in " ".join(told.data["advice"])) is (not counts)
+
+
+DEATHS = """\
+[WARNING] Worker (pid:11625) was sent SIGSEGV!
+[ERROR] Worker (pid:1) was sent SIGABRT!
+[WARNING] Worker with pid 75987 was terminated due to signal 10
+Process 'ForkPoolWorker-1' pid:6237 exited with 'signal 11 (SIGSEGV)'
+billiard.exceptions.WorkerLostError: Worker exited prematurely: signal 11 (SIGSEGV) Job: 0.
+Moving job to FailedJobRegistry (Work-horse terminated unexpectedly; waitpid returned 139 (signal 11); )
+Work-horse was terminated unexpectedly (waitpid returned 6)
+Task exited with return code Negsignal.SIGSEGV
+Task exited with return code -11
+DagFileProcessorManager (PID=19503) exited with exit code -11 - re-launching
+{"event": "Process exited", "exit_code": -11, "signal_name": "SIGSEGV"}
+<Process name='worker' pid=3 parent=1 stopped exitcode=-SIGSEGV>
+Process exitcode: -6
+zsh: segmentation fault  python app.py
+zsh: bus error  python app.py
+zsh: abort      python app.py
+Abort trap: 6
+Segmentation fault: 11
+[1]    3442 segmentation fault (core dumped)  gunicorn app:app
+Process finished with exit code 139 (interrupted by signal 11: SIGSEGV)
+web_1 exited with code 139
+Exited (139) 2 minutes ago
+ERROR: InvocationError for command pytest (exited with code -11 (SIGSEGV))
+make: *** [test] Segmentation fault: 11
+DataLoader worker (pid 61) is killed by signal: Segmentation fault: 11.
+!!! uWSGI process 123 got Segmentation Fault !!!
+subprocess.CalledProcessError: Command 'x' died with <Signals.SIGABRT: 6>.
+subprocess.CalledProcessError: Command 'x' returned non-zero exit status 138.
+Child [4242] exited with code 11
+stop reason = EXC_BAD_ACCESS (code=1, address=0x110)
+systemd: airflow.service: Main process exited, code=dumped, status=11/SEGV
+INFO signalled: exited: celery (terminated by SIGSEGV (core dumped); not expected)""".splitlines()
+NO_DEATHS = """\
+GET /search?q=a&exit_code=139 HTTP/1.1
+"GET http://host/return code 1340 HTTP/1.1" 200
+see https://example.org/exit_code=139
+[2026-11-27 11:10:06] status 200, 139 bytes in 134 ms
+country code 1390, zip code 13902, postcode 134
+Task exited with return code 0
+exited with code 1
+error code 11: try again
+at code 11:05 the job begins
+exit code 11.5
+signal 110 received
+Handling signal: term
+Worker (pid:1) was sent SIGTERM!
+SIGCHLD SIGPIPE SIGABRTING
+request took 11 s, 6 retries, code 10
+a bus with an error""".splitlines()
+
+
+@pytest.mark.parametrize("line", DEATHS)
+def test_a_line_that_names_a_death_is_one_sign(
+    line: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = logged(tmp_path, capsys, f"before\n2026-11-27 10:00:00 {line}\nafter\n")
+    assert told.counts == {"unknown": 1}
+    assert told.deaths["unknown"]["last"] == {
+        "place": f"{tmp_path}/a.log:2",
+        "time": "2026-11-27 10:00:00",
+        "quote": f"2026-11-27 10:00:00 {line}",
+    }
+
+
+def test_numbers_that_name_no_death_are_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for line in NO_DEATHS:
+        assert logged(tmp_path, capsys, f"{line}\n").counts == {}, line
+    assert logged(tmp_path, capsys, "".join(f"{line}\n" for line in NO_DEATHS)).status == 0
+
+
+OBJC = (
+    "objc[3861]: +[NSString initialize] may have been in progress in another thread when fork() was called."
+)
+CORE = "The process has forked and you cannot use this CoreFoundation functionality safely. You MUST exec()."
+
+
+def test_what_macos_says_of_fork_itself_is_told_apart(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = logged(tmp_path, capsys, f"{OBJC}\n{CORE}\n{OBJC}\n{DEATHS[0]}\n")
+    assert told.counts == {"objective-c": 2, "corefoundation": 1, "unknown": 1}
+    assert list(told.counts) == ["objective-c", "corefoundation", "unknown"]
+
+
+SITE = "/Users/u/.venv/lib/python3.12/site-packages"
+FRAMES = {
+    "setproctitle": [
+        f'  File "{SITE}/setproctitle/__init__.py", line 57 in <module>\n  File "a.py", line 1 in f',
+        '  File "<frozen importlib._bootstrap>", line 4 in f\n  File "/x/setproctitle/__init__.py", line 5 in <module>',
+        f'  File "{SITE}/gunicorn/util.py", line 40 in _setproctitle',
+        f'  File "{SITE}/rq/worker.py", line 400 in procline\n  File "{SITE}/rq/worker.py", line 9 in work',
+        f'  File "{SITE}/airflow/executors/local_executor.py", line 70 in _run_worker',
+    ],
+    "_scproxy": [
+        '  File "/x/urllib/", line 2631 in proxy_bypass_macosx_sysconf\n  File "/x/requests/", line 8 in get',
+        f'  File "/x/urllib/request.py", line 9 in getproxies_macosx_sysconf\n  File "{SITE}/gunicorn/util.py", line 4 in _setproctitle',
+    ],
+    "libpq": [f'  File "{SITE}/psycopg2/__init__.py", line 122 in connect\n  File "db.py", line 1 in f'],
+    "network": ['  File "/x/lib/python3.12/socket.py", line 978 in getaddrinfo\n  File "x.py", line 1 in f'],
+    "unknown": [
+        # It returned from there long ago.
+        f'  File "x.py", line 1 in crash\n  File "{SITE}/gunicorn/util.py", line 4 in load_class'
+    ],
+}
+BEHIND = {
+    "plain": lambda line: line,
+    "behind a program's name": lambda line: f"\x1b[33mscheduler \x1b[0m | {line}",
+    "in JSON lines": lambda line: json.dumps({"event": line, "level": "error", "logger": "task.stderr"}),
+}
+
+
+@pytest.mark.parametrize("behind", [*BEHIND, "in one line of JSON"])
+@pytest.mark.parametrize(
+    ("cause", "frames"), [(cause, one) for cause, many in FRAMES.items() for one in many]
+)
+def test_a_dumps_innermost_known_frame_tells_the_cause(
+    cause: str, frames: str, behind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dump = f"""Fatal Python error: Segmentation fault
+
+Thread 0x000000016b (most recent call first):
+  File "{SITE}/setproctitle/__init__.py", line 9 in setproctitle
+
+Current thread 0x00000001fb058f40 (most recent call first):
+{frames}
+
+Extension modules: setproctitle._setproctitle (total: 1)"""
+    lines = [*map(BEHIND.get(behind, str), dump.splitlines())]
+    text = json.dumps({"event": dump}) if behind not in BEHIND else "\n".join(lines)
+    assert logged(tmp_path, capsys, f"{text}\nordinary\n" * 2).counts == {cause: 2}
+
+
+def test_a_dumps_c_stack_tells_what_python_cannot(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    dump = (
+        "Fatal Python error: Bus error\n\nCurrent thread 0x00000001f [python] (most recent call first):\n"
+        '  File "x.py", line 3 in f\n\nCurrent thread\'s C stack trace (most recent call first):\n'
+        '  Binary file "/x/lib/libpython3.14.dylib", at _Py_DumpStack+0x30 [0x10]\n'
+        '  Binary file "/x/lib-dynload/_scproxy.cpython-314-darwin.so", at get_proxy_settings+0x1c [0x10]\n'
+    )
+    assert logged(tmp_path, capsys, dump).counts == {"_scproxy": 1}
+
+
+def test_a_dump_and_lines_are_told_wherever_they_lie_in_a_large_log(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dump = f"Fatal Python error: Segmentation fault\n\nCurrent thread 0x1f (most recent call first):\n{FRAMES['libpq'][0]}\n"
+    ordinary = "2026-11-27T10:00:00Z all is well\n"
+    lines = 0
+    with (tmp_path / "a.log").open("w") as file:
+        for number in range(
+            60
+        ):  # a little more than one for each block that is read, never at the same place
+            file.write(ordinary * (1700 + number) + dump + f"{DEATHS[0]}\n")
+            lines += 1700 + number + 6
+    told = Doctor(capsys, tmp_path)
+    assert told.counts == {"libpq": 60, "unknown": 60}
+    assert told.deaths["unknown"]["last"]["place"] == f"{tmp_path}/a.log:{lines}"
+    assert told.deaths["unknown"]["last"]["time"] == "2026-11-27T10:00:00Z"
+
+
+def test_what_these_commands_print_is_no_sign(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    inputs = [*DATA.glob("cases/*/*.log"), *DATA.glob("crash-reports/*"), *DATA.glob("logs/*")]
+    told = Doctor(capsys, *inputs)
+    assert len(told.counts) > 5
+    cli.main(["probe", "-n", "1"])
+    cli.main(["probe", "-n", "1", "--json"])
+    probe = capsys.readouterr().out
+    assert "SIGSEGV" in probe
+    for text in (
+        told.text,
+        json.dumps(told.data, indent=2),
+        probe,
+        "".join(f"> {line}\n" for line in told.text.splitlines()),
+    ):
+        assert logged(tmp_path, capsys, text).counts == {}
+
+
+def test_that_airflows_api_refused_workers_is_a_note_and_no_death(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = logged(
+        tmp_path,
+        capsys,
+        '"PATCH /execution/task-instances/0193/run HTTP/1.1" 401 Unauthorized\n'
+        "httpx.HTTPStatusError: Client error '401 Unauthorized' for url 'http://localhost:8080/execution/x/run'\n"
+        "airflow.sdk.api.client.ServerResponseError: Invalid auth token: Signature verification failed\n",
+    )
+    assert told.status == 0 and not told.counts
+    [note] = told.data["notes"]
+    assert note["count"] == 3 and "AIRFLOW__API_AUTH__JWT_SECRET" in told.text
+
+
+# --- what is said --------------------------------------------------------------------------------
+
+
+def test_the_list_to_try_stands_once_and_known_causes_come_first(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = logged(tmp_path, capsys, f"{DEATHS[0]}\n{OBJC}\n")
+    assert told.text.count("OBJC_DISABLE_INITIALIZE_FORK_SAFETY") == 1
+    assert told.text.index("objective-c") < told.text.index("not why")
+
+
+def test_lines_fit_80_columns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for path in [*DATA.glob("cases/*/*[!n]"), *DATA.glob("crash-reports/*"), *DATA.glob("logs/*")]:
+        Path("a").write_bytes(path.read_bytes())
+        text = Doctor(capsys, "a").text
+        assert max(map(len, text.splitlines())) <= 80, text
+
+
+def test_a_line_to_copy_is_whole_and_has_no_comment(capsys: pytest.CaptureFixture[str]) -> None:
+    told = Doctor(capsys, DATA / "cases/psycopg2_1593/celery.log")
+    for advice in told.data["advice"]:
+        copied, _, word = advice.partition("\n")
+        if word:
+            assert copied in [line.strip() for line in told.text.splitlines()] and "#" not in copied
+
+
+# --- where it looks, and what needs attention ----------------------------------------------------
+
+
+@pytest.fixture
+def airflow_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """AIRFLOW_HOME with its logs; the shim was installed at 12 o'clock."""
+    installed = {**STATUS(), "installed": "2026-11-22 12:00:00 +0000"}
+    monkeypatch.setattr(doctor, "status", lambda: installed)
+    (tmp_path / "airflow/logs/dag").mkdir(parents=True)
+    return tmp_path / "airflow"
+
+
+@pytest.mark.parametrize(
+    ("time", "attention"),
+    [
+        ("2026-11-22 11:59:59 +0000", False),
+        ("2026-11-22T12:00:01Z", True),
+        ("2026-11-22 13:30:00 +0200", False),
+        ("2026-11-22 10:00:01 -0200", True),
+        ("2026-11-23 01:59:59", False),
+        ("2026-11-23 02:00:01", True),
+        ("12:30:00", False),
+        ("2026-13-45 26:00:00", False),
+    ],
+)
+def test_a_bare_death_needs_attention_if_it_is_known_to_be_newer_than_the_installation(
+    time: str, attention: bool, airflow_home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (airflow_home / "logs/dag/task.log").write_text(f"[{time}] started\n{DEATHS[0]}\n")
+    told = Doctor(capsys)
+    assert told.deaths["unknown"]["attention"] is attention is bool(told.status)
+    assert "PYTHONFAULTHANDLER" in told.text and "2026-11-22 12:00:00 +0000" in told.text
+
+
+def test_other_causes_need_attention_until_their_variable_is_set(
+    airflow_home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (airflow_home / "standalone.err").write_text(f"2020-01-01 10:00:00Z\n{OBJC}\n")
+    assert Doctor(capsys).status == 1
+    monkeypatch.setenv("OBJC_DISABLE_INITIALIZE_FORK_SAFETY", "YES")
+    told = Doctor(capsys)
+    assert told.status == 0 and told.deaths["objective-c"]["advice"]
+
+
+def test_the_default_places_are_macoss_and_airflows(
+    airflow_home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reports = tmp_path / "home/Library/Logs/DiagnosticReports"
+    (reports / "Retired").mkdir(parents=True)
+    ips = (DATA / "crash-reports/python3.12-kalite2844.ips").read_bytes()
+    (reports / "Python-1.ips").write_bytes(ips)
+    (reports / "Retired/Python-2.ips").write_bytes(ips)
+    (reports / "shutdown.log").write_text(DEATHS[0])
+    for name in ("scheduler.log", "a.out", "a.err", "airflow.cfg", "logs/dag/task.log"):
+        (airflow_home / name).write_text(f"2026-11-22 12:30:00Z {DEATHS[0]}\n")
+    told = Doctor(capsys)
+    assert told.counts == {"_scproxy": 2, "unknown": 4}
+    assert told.data["looked_at"] == {"crash report": 2, "log": 4}
+    if not os.path.exists("/Library/Logs/DiagnosticReports"):
+        assert told.data["missing"] == ["/Library/Logs/DiagnosticReports"]
+
+
+def test_of_several_files_the_latest_sign_is_the_last(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, time in (
+        ("a", "2026-11-22 12:00:00Z"),
+        ("b", "2026-11-22 11:30:00 -0200"),
+        ("c", "2026-11-22 12:59:00Z"),
+    ):
+        (tmp_path / f"{name}.log").write_text(f"{time} {DEATHS[0]}\n")
+    told = Doctor(capsys, tmp_path)
+    assert told.counts == {"unknown": 3}
+    assert told.deaths["unknown"]["last"]["place"] == f"{tmp_path}/b.log:1"
+
+
+def test_what_cannot_be_read_is_named_and_the_rest_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a.log.gz").write_bytes(b"\x1f\x8b\x08\0\0\0\0\0\0\3")
+    (tmp_path / "b.log").write_bytes(b"caf\xe9 \xff\n" + DEATHS[0].encode())
+    (tmp_path / "c.log").write_text(DEATHS[0])
+    opened = open
+
+    def no_c(path: str, mode: str) -> Any:
+        if path.endswith("c.log"):
+            raise PermissionError(13, "Permission denied")
+        return opened(path, mode)
+
+    monkeypatch.setattr("builtins.open", no_c)
+    told = Doctor(capsys, tmp_path)
+    assert told.counts == {"unknown": 1}
+    assert [Path(file["path"]).name for file in told.data["not_read"]] == ["a.log.gz", "c.log"]
+    assert "a.log.gz" in told.text and "Permission denied" in told.text

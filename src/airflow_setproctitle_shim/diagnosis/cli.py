@@ -46,16 +46,18 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stdout.reconfigure(errors="backslashreplace")  # Paths may hold anything.
     try:
         return _run(arguments)
-    except getopt.GetoptError as error:
-        message, status = f"{error}\nFor help: airflow-setproctitle-shim --help", 2
-    except OSError as error:
-        message, status = str(error), 1
     except Exception as error:  # noqa: BLE001  # a traceback helps no user
-        message, status = f"{type(error).__name__}: {error}", 1
+        usage = isinstance(error, getopt.GetoptError)
+        message = (
+            str(error)
+            if isinstance(error, (getopt.GetoptError, OSError))
+            else f"{type(error).__name__}: {error}"
+        )
     if "--json" in arguments:
-        _print(json.dumps({"ok": False, "error": message.partition("\n")[0]}, indent=2) + "\n", sys.stdout)
-    _print(f"airflow-setproctitle-shim: {message}\n", sys.stderr)
-    return status
+        _print(json.dumps({"ok": False, "error": message}, indent=2) + "\n", sys.stdout)
+    help_ = "For help: airflow-setproctitle-shim --help\n" * usage
+    _print(f"airflow-setproctitle-shim: {message}\n{help_}", sys.stderr)
+    return 1 + usage
 
 
 def parse(arguments: list[str]) -> tuple[str, dict[str, str], list[str]]:
@@ -67,10 +69,9 @@ def parse(arguments: list[str]) -> tuple[str, dict[str, str], list[str]]:
     command, *paths = operands or [""]
     if command not in COMMANDS:
         raise getopt.GetoptError(f"no command {command!r}: there are {', '.join(COMMANDS)}")
-    if taken := [option for option in options if option not in COMMANDS[command]] or paths * (
-        command != "doctor"
-    ):
-        raise getopt.GetoptError(f"{command} does not take {taken[0]}")
+    more = [option for option in options if option not in COMMANDS[command]] + paths * (command != "doctor")
+    if more:
+        raise getopt.GetoptError(f"{command} does not take {more[0]!r}")
     number = options.get("-n", "1")
     if not (number.isascii() and number.isdigit() and 0 < int(number) <= MOST):
         raise getopt.GetoptError(f"-n {number!r} is not a whole number from 1 to {MOST}")
@@ -87,22 +88,16 @@ def _run(arguments: list[str]) -> int:
         # Not named sitecustomize: a wheel with a file of that name looks like malware to scanners.
         file = Path(__file__).parents[1] / "as_site_customize.py"
         return int(not _print(file.read_text("utf-8"), sys.stdout))
-    from . import printing
+    if missing := [path for path in paths if path != "-" and not os.path.exists(path)]:
+        raise getopt.GetoptError(f"there is no file or directory {missing[0]!r}")
+    from . import doctor, printing, probe, status
 
     if command == "doctor":
-        from .doctor import diagnose
-
-        if missing := [path for path in paths if path != "-" and not os.path.exists(path)]:
-            raise getopt.GetoptError(f"there is no file or directory {missing[0]!r}")
-        data, lines = (found := diagnose(paths)), printing.of_report(found)
+        data, lines = (found := doctor.diagnose(paths)), printing.of_report(found)
     elif command == "probe":
-        from .probe import probe
-
-        data, lines = (found := probe(int(options.get("-n", "20")))), printing.of_probe(found)
+        data, lines = (found := probe.probe(int(options.get("-n", "20")))), printing.of_probe(found)
     else:
-        from .status import status
-
-        data, lines = (found := status()), printing.of_status(found)
+        data, lines = (found := status.status()), printing.of_status(found)
     if "--json" in options:
         lines = [json.dumps(data, indent=2)]
     else:  # What would drive the terminal is not printed: it may come from anybody's files.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from collections.abc import Iterator
@@ -12,32 +13,28 @@ from .signs import Sign
 
 LARGEST = 2**26  # bytes; no crash report is larger
 # Apple, "Interpreting the JSON format of a crash report" (a line of JSON and a JSON body), and "Examining the
-# fields in a crash report".
+# fields in a crash report". People quote it by `>`, or in Markdown's fences.
 REPORT = re.compile(
-    r'(?m)^[ \t>]*(?:\{.{0,2000}?"bug_type"|"(?:faultingThread|procName|usedImages)"\s*:|Process: +\S.*\[\d+\]\s*$'
+    r'(?m)^[ \t>`]*(?:\{.{0,2000}?"bug_type"|"(?:faultingThread|procName|usedImages)"\s*:|Process: +\S.*\[\d+\]\s*$'
     r"|Thread \d+.{0,80} Crashed\b|Exception Type: +EXC_)"
 )
 CRASHED = re.compile(r"(?m)^Thread \d+.* Crashed\b.*\n((?:\d+ .*(?:\n|\Z))*)")
-FRAME = re.compile(r"(?m)^\d+ +(\S.*?)\s+0x[0-9a-f]+ (.*?)( \+ \d+.*)?$")
+FRAME = re.compile(r"(?m)^\d+ +(\S.*?) +0x[0-9a-f]+ (.*?)( \+ \d+.*)?$")
 FIELD = re.compile(r"(?m)^(Process|Path|Date/Time): +(.*?)(?: \[\d+\])?$")
 FORKED = re.compile(r"on child side of fork|multi-threaded process forked|when fork\(\) was called")
-PYTHON = re.compile(r"(?i)python|^(airflow|gunicorn|celery|uwsgi)\b")
-NAMES = re.compile(r'"(?:app_name|procName|procPath|name)"\s*:\s*"([^"]*)"')
+PYTHON = re.compile(r"(?i)python[^/]*$|^(.*/)?(airflow|gunicorn|celery|uwsgi)$")
+VALUE = r'"(?:%s)"\s*:\s*"([^"]*)"'
 
 
 class Crash(NamedTuple):
     """What a report tells."""
 
-    names: list[str]  # of the process and of what it had loaded
+    pythons: bool  # judged by names of the process and of what it had loaded
     frames: list[str]  # of the thread that crashed, "image symbol", innermost first
     notes: str  # the system's
     time: str
     whole: bool
-    forked: bool  # or cut off, so that this cannot be known
-
-    @property
-    def is_pythons(self) -> bool:
-        return any(PYTHON.search(name.rpartition("/")[2]) for name in self.names)
+    forked: bool  # or not known
 
 
 def is_report(head: str) -> bool:
@@ -46,76 +43,62 @@ def is_report(head: str) -> bool:
 
 
 def read_report(text: str, place: str) -> Iterator[Sign]:
-    """Yield a sign for each crash report of Python, none for those of other programs.
-
-    Raises ValueError at the end if a report is cut off.
-    """
-    # As macOS wrote it: people indent it, or quote it by `>`.
-    text = re.sub(r"(?m)^[ \t>]+|[ \r]+$", "", text.replace("\t", " "))
-    text, _, body = ("\n" + text).partition("\n{")
+    """Yield a sign for each crash report of Python. Raises ValueError at the end if one is cut off."""
+    text = "\n" + re.sub(r"(?m)^[ >`]+|[ \r]+$", "", text.replace("\t", " "))
+    text, _, body = text.partition("\n{")
     parts = [_of_text(part) for part in re.split(r"(?m)^(?=Process: )", text) if REPORT.search(part)]
     bodies = [_of_json("{" + body)] if body else []
-    crashes = [crash for crash in [*parts, *bodies] if crash.is_pythons]
-    # Of a report that stands there in text and in JSON, the text.
-    for crash in [crash for crash in crashes if crash.frames and crash in parts] or bodies or parts:
-        if crash in crashes:
-            yield _sign(crash, place)
-    if not all(crash.whole for crash in crashes):
+    # A report that stands there in text and in JSON is one.
+    crashes = [crash for crash in parts if crash.frames] or bodies or parts
+    for crash in (crash for crash in crashes if crash.pythons):
+        lines = "\n".join([*(frame.replace("com.apple.", "", 1) for frame in crash.frames), crash.notes])
+        # A text without frames has the system's notes, which people copy first.
+        cut_off = not crash.whole and (bool(crash.frames) or crash in bodies)
+        cause, told = causes.of_report(lines, cut_off)
+        if not crash.forked and not cause.prevented:
+            cause, told = causes.NOT_FORK, ""
+        yield Sign(cause.name, place, crash.time, told or next(iter(crash.frames), ""))
+    if not all(crash.whole for crash in [*parts, *bodies] if crash.pythons):
         raise ValueError("this crash report is cut off")
 
 
-def _sign(crash: Crash, place: str) -> Sign:
-    lines = "\n".join([*(frame.replace("com.apple.", "", 1) for frame in crash.frames), crash.notes])
-    cause, told = causes.of_report(lines, cut_off=not crash.whole)
-    if not crash.forked and cause.prevented is not True:
-        cause, told = causes.NOT_FORK, ""
-    return Sign(cause.name, place, crash.time, told or next(iter(crash.frames), ""))
-
-
 def _of_text(text: str) -> Crash:
-    fields = dict(reversed(FIELD.findall(text)))
+    fields, every = dict(reversed(FIELD.findall(text))), FRAME.findall(text)
     crashed = CRASHED.search(text)
     lines = crashed[1].splitlines() if crashed else []
-    frames = [found for found in map(FRAME.match, lines) if found]
-    cut_off = not frames or (crashed and crashed.end() >= len(text.rstrip()) and not frames[-1][3])
-    names = [fields[name] for name in ("Process", "Path") if name in fields] or ["Python"]
+    frames = [frame for frame in map(FRAME.match, lines) if frame]
+    # Its last line may have been cut off: then `+ 12` is missing.
+    whole = bool(lines and (FRAME.findall(lines[-1]) or [""])[0][2:] != ("",))
+    names = [*(value for key, value in fields.items() if key != "Date/Time")] or ["Python"]
     return Crash(
-        [*names, *(image for image, *_ in FRAME.findall(text))],
+        any(map(PYTHON.search, [*names, *(image for image, *_ in every)])),
         [f"{frame[1]} {frame[2]}" for frame in frames],
         text[: crashed.start()] if crashed else text,
         fields.get("Date/Time", ""),
-        not cut_off,
-        # Who pastes a part of a report may have left out what tells of the fork.
-        bool(cut_off or FORKED.search(text) or "Process" not in fields),
+        whole,
+        # Who pastes a part may have left out what tells of the fork.
+        not whole or "Process" not in fields or bool(FORKED.search(text)),
     )
 
 
 def _of_json(text: str) -> Crash:
     """Read the line of JSON and the body, or as much of them as is there."""
-    header, body, at = dict[str, Any](), dict[str, Any](), 0
-    try:
+    body, at, notes = dict[str, Any](), 0, text.partition('"threads"')[0]
+    with contextlib.suppress(ValueError, RecursionError):  # What is cut off cannot be decoded.
         while "threads" not in body:
-            header.update(body)
             body, at = json.JSONDecoder().raw_decode(text, text.index("{", at))
+    try:
         images = [str(image.get("name")) for image in body["usedImages"]]
-        frames = body["threads"][body["faultingThread"]]["frames"]
-        lines = [f"{images[frame['imageIndex']]} {frame.get('symbol')}" for frame in frames]
-        names = [str({**header, **body}.get(key)) for key in ("app_name", "name", "procName", "procPath")]
-        notes = f"{body.get('asi')}\n{body.get('termination')}"
-        time = str(body.get("captureTime") or header.get("timestamp"))
-        return Crash([*names, *images], lines, notes, time, True, bool(FORKED.search(notes)))
-    except (AttributeError, IndexError, KeyError, TypeError, ValueError, RecursionError):
-        pass
-    whole = bool(body or header) and not text[at:].strip("` \n")  # but no crash report
-    notes, _, threads = text.partition('"threads"')
-    frames = threads.partition('"triggered"')[2].partition('"frames"')[2].partition('"frames"')[0]
-    symbols = re.findall(r'"symbol"\s*:\s*"([^"]*)"', frames)
-    times = re.findall(r'"(?:captureTime|timestamp)"\s*:\s*"([^"]*)"', text)
-    return Crash(
-        NAMES.findall(text),
-        [f" {symbol}" for symbol in symbols],
-        notes,
-        times[-1] if times else "",
-        whole,
-        True,
-    )
+        crashed = body["threads"][body["faultingThread"]]["frames"]
+        frames = [f"{images[frame['imageIndex']]} {frame.get('symbol')}" for frame in crashed]
+    except (AttributeError, IndexError, KeyError, TypeError):
+        images, crashed = (
+            [],
+            text.partition('"triggered"')[2].partition('"frames"')[2].partition('"frames"')[0],
+        )
+        frames = [f" {symbol}" for symbol in re.findall(VALUE % "symbol", crashed)]
+    names = re.findall(VALUE % "app_name|procName|procPath", notes)
+    time = re.findall(VALUE % "timestamp|captureTime", notes)[-1:]
+    whole = bool(images)
+    pythons = any(map(PYTHON.search, [*names, *images]))
+    return Crash(pythons, frames, notes, "".join(time), whole, not whole or bool(FORKED.search(notes)))

@@ -4,106 +4,87 @@ from __future__ import annotations
 
 import glob
 import os
-import re
 import sys
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, BinaryIO
 
 from . import causes, crash_reports, signs
 from .status import status
 
-SAVE_OUTPUT = "Start Airflow again, and save what it prints: `airflow standalone > standalone.log 2>&1`."
+SAVE = "Start Airflow again, and save what it prints: `airflow standalone > standalone.log 2>&1`."
+Found = dict[str, tuple[int, signs.Sign]]  # how many signs of each cause, and the last one
 
 
 def diagnose(named: list[str]) -> dict[str, Any]:
-    """Return what `doctor --json` prints, of the files and directories named, or else of the default places.
-
-    "-" is standard input.
-    """
-    shim = status()
+    """Return what `doctor --json` prints, of the files and directories named ("-": standard input), or else of
+    the places where macOS and Airflow write."""
+    shim, found, airflow_3 = status(), Found(), False
     missing, not_read, looked_at = list[str](), dict[str, str](), Counter[str]()
-    # How many signs of each cause, and the last one.
-    found: dict[str, tuple[int, signs.Sign]] = {}
-    airflow_3 = False
-    for path in _files([Path(name) for name in named] or _default_places(), missing, not_read):
-        here: dict[str, tuple[int, signs.Sign]] = {}
+    for path in _files(named or _places(), missing, not_read):
+        its = Found()
         try:
-            with path.open("rb") if str(path) != "-" else sys.stdin.buffer as file:
+            with sys.stdin.buffer if path == "-" else open(path, "rb") as file:
                 head = file.read(signs.BLOCK)
                 airflow_3 |= bool(signs.AIRFLOW_3.search(head))
-                for sign in _signs(file, head, str(path), looked_at):
-                    here[sign.cause] = here.get(sign.cause, (0,))[0] + sign.number, sign
+                for sign in _signs(file, head, path, looked_at):
+                    its[sign.cause] = its.get(sign.cause, (0,))[0] + sign.number, sign
         except (OSError, ValueError) as error:
-            not_read[str(path)] = getattr(error, "strerror", None) or str(error)
-        for cause, (count, last) in here.items():
+            not_read[path] = getattr(error, "strerror", None) or str(error)
+        for cause, (count, last) in its.items():
             before, known = found.get(cause, (0, last))
-            last = max(known, last, key=lambda sign: signs.moments(sign.time)[0])
-            found[cause] = before + count, last
-    told = [
-        _told(cause, *found[cause.name], bool(named), shim["installed"])
-        for cause in causes.ALL
-        if cause.name in found
-    ]
-    deaths = [death for death in told if death["cause"] != causes.API.name]
+            found[cause] = before + count, max(known, last, key=lambda sign: signs.earliest(sign.time))
+    told = [_told(cause, *found[cause.name]) for cause in causes.ALL if cause.name in found]
+    deaths = [row for row in told if row["cause"] != causes.API.name]
+    for death in deaths:
+        if death["prevented"] is not False:
+            since = signs.earliest(death["last"]["time"]) > signs.earliest(shim["installed"])
+            death["attention"] = bool(named) or since
+    here = {key: shim[key] for key in ("ok", "on", "says", "fix", "installed")}
     return {
-        "ok": shim["ok"] and not any(death["attention"] for death in deaths),
-        "shim": {key: shim[key] for key in ("ok", "on", "says", "fix", "installed")},
-        "deaths": deaths,
-        "notes": [note for note in told if note not in deaths],
-        "advice": [causes.FAULTHANDLER, SAVE_OUTPUT] if airflow_3 and not deaths else [],
-        "looked_at": looked_at,
-        "missing": missing,
+        "ok": shim["ok"] and not any(death["attention"] for death in deaths), "shim": here,
+        "deaths": deaths, "notes": [row for row in told if row not in deaths],
+        "advice": [causes.FAULTHANDLER, SAVE] if airflow_3 and not deaths else [],
+        "looked_at": looked_at, "missing": missing,
         "not_read": [{"path": path, "why": why} for path, why in not_read.items()],
-    }
+    }  # fmt: skip
 
 
-def _told(cause: causes.Cause, count: int, last: signs.Sign, named: bool, installed: str) -> dict[str, Any]:
-    """Return what is to be said of one cause."""
-    attention = cause.prevented is False and cause not in (causes.NOT_FORK, causes.API)
-    if cause.prevented is not False:
-        attention = named or signs.moments(last.time)[0] > signs.moments(installed)[0]
-    elif (variable := re.match(r"export (\w+)='?(\w+|\*)", cause.variable)) and os.environ.get(
-        variable[1]
-    ) == variable[2]:
-        attention = False
+def _told(cause: causes.Cause, count: int, last: signs.Sign) -> dict[str, Any]:
+    """Return what is to be said of one cause. It needs attention until its variable is set."""
+    name, _, value = cause.variable.partition("=")
+    attention = cause.blames_fork and not (value and os.environ.get(name) == value)
     return {
-        "cause": cause.name,
-        "prevented": cause.prevented,
-        "says": cause.says,
-        "advice": list(cause.helps),
-        "source": cause.source and f"https://github.com/{cause.source}",
-        "attention": attention,
-        "count": count,
+        "cause": cause.name, "prevented": cause.prevented, "says": cause.says, "advice": list(cause.helps),
+        "source": cause.source, "attention": attention, "count": count,
         "last": {"place": last.place, "time": last.time, "quote": last.quote},
-    }
+    }  # fmt: skip
 
 
-def _default_places() -> list[Path]:
-    reports = [Path(home, "Library/Logs/DiagnosticReports") for home in (os.path.expanduser("~"), os.sep)]
+def _places() -> list[str]:
+    reports = [os.path.expanduser(f"{home}/Library/Logs/DiagnosticReports") for home in ("~", "")]
     home = os.path.expanduser(os.environ.get("AIRFLOW_HOME") or "~/airflow")
-    files = (
-        name for end in ("log", "out", "err") for name in sorted(glob.glob(f"{glob.escape(home)}/*.{end}"))
-    )
-    return [*reports, Path(home, "logs"), *map(Path, files)]
+    logs = [path for end in ("log", "out", "err") for path in glob.glob(f"{glob.escape(home)}/*.{end}")]
+    return [*reports, os.path.join(home, "logs"), *sorted(logs)]
 
 
-def _files(places: list[Path], missing: list[str], not_read: dict[str, str]) -> Iterator[Path]:
+def _files(places: list[str], missing: list[str], not_read: dict[str, str]) -> Iterator[str]:
     """Yield the files in the places; note places that are missing, and directories that cannot be read."""
+
+    def note(error: OSError) -> None:
+        not_read[error.filename] = str(error.strerror)
+
     for place in places:
-        if str(place) == "-" or place.exists() and not place.is_dir():
-            yield place
-        elif not place.exists():
-            missing.append(str(place))
-        else:
-            for directory, _, names in os.walk(
-                place, onerror=lambda error: not_read.update({error.filename: error.strerror})
-            ):
-                # macOS keeps reports of much else beside those of crashes.
-                ends = (".ips", ".crash") if "DiagnosticReports" in directory else ("",)
-                files = (Path(directory, name) for name in sorted(names) if name.endswith(ends))
-                yield from (file for file in files if file.is_file())
+        if not os.path.isdir(place):
+            there = place == "-" or os.path.exists(place)
+            yield from [place] if there else []
+            missing.extend([] if there else [place])
+            continue
+        for directory, _, names in os.walk(place, onerror=note):
+            # macOS keeps reports of much else beside those of crashes.
+            ends = (".ips", ".crash") if "DiagnosticReports" in directory else ("",)
+            files = (os.path.join(directory, name) for name in sorted(names) if name.endswith(ends))
+            yield from filter(os.path.isfile, files)
 
 
 def _signs(file: BinaryIO, head: bytes, place: str, looked_at: Counter[str]) -> Iterator[signs.Sign]:

@@ -8,25 +8,27 @@ import textwrap
 from typing import Any
 
 WIDTH = 79
-NOBODY = (
-    "No program that is known to use setproctitle is installed here. Package metadata and a list of known "
-    "programs were looked at. Your own code was not. Is this the Python that runs your workers?"
-)
+NOBODY = """\
+No program that is known to use setproctitle is installed here, by metadata and a list of known programs. Your
+own code was not looked at. Is this the Python that runs your workers?"""
 
 
 def of_status(status: dict[str, Any]) -> list[str]:
     """Return what `status` prints."""
-    lines = [*_wrapped(status["says"]), *_rows("fix", [status["fix"]])]
-    there = "" if status["setproctitle"] else " (once setproctitle is installed)"
+    lines, protects = (
+        [*_wrapped(status["says"]), *_rows("fix", [status["fix"]])],
+        ", ".join(status["protects"]),
+    )
+    if protects and not status["setproctitle"]:
+        protects += " (once setproctitle is installed)"
     if status["on"] or not status["ok"]:
-        who = ", ".join(status["protects"])
-        lines += _wrapped(f"  protects  {who}{there}", 12) if who else []
+        lines += _wrapped(f"  protects  {protects}", 12) if protects else []
         lines += [
             f"  python    {status['python']}  {status['executable']}",
             f"  titles    {status['titles']}",
         ]
-    lines += [line for other in status["others"] for line in _wrapped(f"  {other}.", 2)]
-    return lines if status["protects"] or status["others"] else [*lines, *_wrapped(NOBODY)]
+    lines += [line for other in status["others"] for line in _wrapped(f"  {other}", 4)]
+    return lines if protects or status["others"] else [*lines, *_wrapped(NOBODY)]
 
 
 def of_probe(probe: dict[str, Any]) -> list[str]:
@@ -34,9 +36,9 @@ def of_probe(probe: dict[str, Any]) -> list[str]:
     simulated = f" (SIMULATED: {probe['why_simulated']})" * probe["simulated"]
     lines = [f"{probe['with']['children']} workers forked, twice{simulated}"]
     for name in ("without", "with"):
-        run = probe[name]
-        ends = ", ".join(f"{count} {end}" for end, count in sorted(run["ends"].items()) if end != "ok")
-        lines.append(f"  {f'{name} the shim':16} {run['killed']:3} killed{f' ({ends})' * bool(ends)}")
+        ends = ", ".join(f"{count} {end}" for end, count in probe[name]["ends"].items() if end != "ok")
+        killed = f"{name} the shim".ljust(17) + f"{probe[name]['killed']:3} killed"
+        lines.append(f"  {killed} ({ends})" if ends else f"  {killed}")
     lines += [f"  ps  {line}" for line in probe["ps"][:5]]
     return [*lines, *_wrapped(probe["says"]), *_rows("fix", [probe["fix"]])]
 
@@ -48,17 +50,14 @@ def of_report(report: dict[str, Any]) -> list[str]:
     if not deaths:
         lines += ["No sign that a process was killed.", *_rows("try", report["advice"]), ""]
     for death in [*deaths, *report["notes"]]:
-        beside_known = death is not deaths[0] if deaths else False
-        lines += [*_of_death(death, beside_known, shim["installed"]), ""]
+        lines += [*_of_death(death, death not in deaths[:1], shim["installed"]), ""]
     looked_at = ", ".join(f"{number} {_plural(kind, number)}" for kind, number in report["looked_at"].items())
     lines += _wrapped(f"looked at   {looked_at or 'nothing'}", 12)
     lines += [f"no such     {_short(path)}" for path in report["missing"]]
-    not_read = [f"not read    {_short(file['path'])}: {file['why']}" for file in report["not_read"]]
-    return [
-        *lines,
-        *not_read[:3],
-        *([f"            and {len(not_read) - 3} more: see --json"] * (len(not_read) > 3)),
-    ]
+    unread = [f"not read    {_short(file['path'])}: {file['why']}" for file in report["not_read"]]
+    return lines + (
+        unread if len(unread) < 5 else [*unread[:3], f"not read    {len(unread) - 3} more: see --json"]
+    )
 
 
 def _of_death(death: dict[str, Any], beside_known: bool, installed: str) -> list[str]:
@@ -76,7 +75,7 @@ def _of_death(death: dict[str, Any], beside_known: bool, installed: str) -> list
     lines.append(f"  last  {last['time']}  {_short(last['place'])}")
     if death["prevented"] is not False:  # Then it matters which came first.
         lines.append(f"  shim  installed {installed}")
-    quote = textwrap.wrap(last["quote"], WIDTH - 8, max_lines=3, placeholder=" ...")
+    quote = textwrap.wrap(last["quote"], WIDTH - 10, max_lines=3, placeholder=" ...")
     return [*lines, *(f"  {'' if number else 'line':6}| {line}" for number, line in enumerate(quote))]
 
 
@@ -88,14 +87,13 @@ def _wrapped(text: str, indent: int = 0) -> list[str]:
 
 
 def _rows(label: str, pieces: list[str]) -> list[str]:
-    """Return pieces behind a label. Sentences are wrapped. Lines to copy, with a word about them below, are not."""
+    """Return pieces behind a label: sentences are wrapped, lines to copy are not. A second line is a word about it."""
     lines = []
-    for piece in filter(None, pieces):
-        line, copied, word = piece.partition("\n")
-        row = f"  {label:6}{line}"
-        lines += [row] if copied or piece == pieces[0] and label == "fix" else _wrapped(row, 8)
+    for number, piece in enumerate(filter(None, pieces)):
+        line, _, word = piece.partition("\n")
+        row = f"  {'' if number else label:6}{line}"
+        lines += _wrapped(row, 8) if line.endswith(".") else [row]
         lines += _wrapped(f"          {word}", 10) if word else []
-        label = ""
     return lines
 
 
@@ -105,5 +103,5 @@ def _plural(kind: str, number: int) -> str:
 
 def _short(path: str) -> str:
     """Return a path with ~ for the home directory."""
-    home = os.path.join(os.path.expanduser("~"), "")
-    return f"~{os.sep}{path[len(home) :]}" if home != os.sep and path.startswith(home) else path
+    home = os.path.expanduser("~").rstrip(os.sep) + os.sep
+    return f"~{os.sep}{path[len(home) :]}" if path.startswith(home) and home != os.sep else path

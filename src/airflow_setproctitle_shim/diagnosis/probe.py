@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import OFF, VARIABLE, setting
-from . import facts
+from . import packages
 from .status import why_skipped
 
 STAND_IN = Path(__file__).parent.parent / "stand_in"
@@ -24,36 +24,31 @@ def probe(children: int) -> dict[str, Any]:
 
     Raises OSError if that cannot be done.
     """
-    simulated = "" if facts.version("setproctitle") else "no setproctitle is installed here"
-    if sys.platform != "darwin":
-        simulated = "this is not a Mac"
+    simulated = "" if packages.version("setproctitle") else "no setproctitle is installed here"
+    simulated = simulated if sys.platform == "darwin" else "this is not a Mac"
     here = setting()
     off = _run("off", children, bool(simulated))
     on = _run("auto" if here in OFF else here, children, bool(simulated))
-    ps = on.pop("ps")
-    says, fix = _verdict(off, on, here, ps)
+    says, fix = _verdict(off, on, here)
     verdict = {"ok": says.startswith("OK"), "simulated": bool(simulated), "says": says, "fix": fix}
-    return {**verdict, "why_simulated": simulated, "without": off, "with": on, "ps": ps}
+    return {**verdict, "why_simulated": simulated, "ps": on.pop("ps"), "without": off, "with": on}
 
 
-def _verdict(off: dict[str, Any], on: dict[str, Any], here: str, ps: list[str]) -> tuple[str, str]:
+def _verdict(off: dict[str, Any], on: dict[str, Any], here: str) -> tuple[str, str]:
     """Return what the two runs show, and a line to copy where something is to be done."""
-    ends = {**off["ends"], "hung": 0, **on["ends"]}
-    if odd := {
-        end: count for end, count in ends.items() if count and end == "hung" or end.startswith("exit")
-    }:
-        return f"FAILED: {sum(odd.values())} workers ended by themselves or hung. {on['stderr']}", ""
+    children, titles = on["children"], [f"probe: worker {n + 1}" for n in range(on["children"])]
+    if on["killed"] + on["ends"].get("ok", 0) < children or any("exit" in end for end in off["ends"]):
+        return f"FAILED: workers ended by themselves, or hung. {on['stderr'] or off['stderr']}", ""
     if not on["served"]:
         why, fix = why_skipped()
-        return f"NOT OK: the shim is not on here. {why}", fix or f"{facts.COMMAND} status"
+        return f"NOT OK: the shim is not on here. {why}", fix or f"{packages.COMMAND} status"
     if on["killed"]:
-        return f"NOT OK: {on['killed']} workers were killed with the shim.", f"{facts.COMMAND} doctor"
-    titles = [f"probe: worker {n + 1}" for n in range(on["children"])]
-    if here == "titles" and [line.partition(" ")[2] for line in ps] != titles:
-        fix = facts.install(f"'{facts.DISTRIBUTION}[titles]'", "--upgrade")
+        return f"NOT OK: {on['killed']} workers were killed with the shim.", f"{packages.COMMAND} doctor"
+    if here == "titles" and sorted(line.partition(" ")[2] for line in on["ps"]) != sorted(titles):
+        fix = packages.install(f"'{packages.DISTRIBUTION}[titles]'", "--upgrade")
         return "NOT OK: ps does not show the titles that were set.", fix
-    if off["ends"] == {"ok": off["children"]}:
-        more = f"{facts.COMMAND} probe -n {10 * off['children']}"
+    if off["ends"] == {"ok": children}:
+        more = f"{packages.COMMAND} probe -n {min(10 * children, 10_000)}"
         return "NOT PROVED: no worker was killed without the shim, either. Try more of them.", more
     if here in OFF:
         return f"NOT OK: the shim works, but {VARIABLE}={here} switches it off here.", f"unset {VARIABLE}"
@@ -62,16 +57,13 @@ def _verdict(off: dict[str, Any], on: dict[str, Any], here: str, ps: list[str]) 
 
 def _run(value: str, children: int, simulate: bool) -> dict[str, Any]:
     """Return how the workers ended with AIRFLOW_SETPROCTITLE_SHIM at `value`. Raises OSError if it is not known."""
-    file = facts.startup_file()
-    given = {
-        "children": children,
-        "at_once": AT_ONCE,
-        "seconds": SECONDS,
-        "titles": value == "titles",
-        "file": "",
-    }
-    if sys.platform != "darwin" and file and file.exists() and facts.is_read(file.parent):
-        given["file"] = str(file)
+    file = ""
+    with contextlib.suppress(LookupError):
+        path, is_read = packages.startup_file()
+        # On a Mac, Python itself runs it.
+        file = str(path) if is_read and path.exists() and sys.platform != "darwin" else ""
+    titles = value == "titles"
+    given = {"children": children, "at_once": AT_ONCE, "seconds": SECONDS, "titles": titles, "file": file}
     paths = [str(STAND_IN)] * simulate + os.environ.get("PYTHONPATH", "").split(os.pathsep)
     environ = {**os.environ, VARIABLE: value}
     environ["PYTHONPATH"] = os.pathsep.join(os.path.abspath(path) for path in paths if path)
@@ -81,17 +73,16 @@ def _run(value: str, children: int, simulate: bool) -> dict[str, Any]:
     alive, ours = os.pipe()
     streams: dict[str, Any] = {"stdin": alive, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     with subprocess.Popen(command, env=environ, cwd=os.sep, start_new_session=True, **streams) as process:
-        os.close(alive)
         try:
-            patience = SECONDS * (2 - -children // AT_ONCE)
-            out, err = (it.decode(errors="replace") for it in process.communicate(timeout=patience))
+            out, err = process.communicate(timeout=SECONDS * (2 - -children // AT_ONCE))
         except subprocess.TimeoutExpired:
             raise ChildProcessError("the program that forks the workers hung") from None
         finally:
+            os.close(alive)
             os.close(ours)
             with contextlib.suppress(ProcessLookupError, PermissionError):  # Nobody is left.
                 os.killpg(process.pid, signal.SIGKILL)
-    stderr = err.strip().rpartition("\n")[2]
+    stderr = err.decode(errors="replace").strip().rpartition("\n")[2]
     if process.returncode:
         raise ChildProcessError(f"the program that forks the workers failed: {stderr or process.returncode}")
     run = json.loads(out.splitlines()[-1])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import signal
@@ -27,31 +26,20 @@ def end_with_parent() -> None:
 
 
 def fork(title: str, seconds: int) -> int:
-    """Fork a worker that sets the title and stops itself; return its process id."""
+    """Fork a worker that sets the title and stops; return its process id."""
     if pid := os.fork():
         return pid
-    code = 1
     try:
         signal.alarm(seconds)
         from setproctitle import getproctitle, setproctitle
 
         setproctitle(title)
-        code = int(getproctitle() != title)
+        assert getproctitle() == title
         os.kill(os.getpid(), signal.SIGSTOP)
+        os._exit(0)
     except BaseException:  # noqa: BLE001  # A worker must not go on as the program that forked it.
         traceback.print_exc()
-    finally:
-        os._exit(code)
-
-
-def ps(pids: list[int]) -> list[str]:
-    """Return ps's lines of the processes: id, and what it shows as command."""
-    # One -o for each: macOS's ps takes all that follows a `=` as a column's title.
-    command = ["ps", "-ww", "-o", "pid=", "-o", "args=", "-p", ",".join(map(str, pids))]
-    with contextlib.suppress(OSError):
-        done = subprocess.run(command, check=False, capture_output=True, text=True, errors="replace")
-        return sorted(map(str.strip, done.stdout.splitlines()), key=lambda line: int(line.split()[0]))
-    return []
+    os._exit(1)
 
 
 def main(children: int, at_once: int, seconds: int, titles: bool, file: str) -> None:
@@ -70,7 +58,11 @@ def main(children: int, at_once: int, seconds: int, titles: bool, file: str) -> 
         numbers = range(first + 1, min(first + at_once, children) + 1)
         pids = [fork(f"probe: worker {number}", seconds) for number in numbers]
         ended = {pid: os.waitpid(pid, os.WUNTRACED)[1] for pid in pids}
-        lines += ps(pids) if titles else []
+        if titles:
+            # One -o for each: macOS's ps takes all that follows a `=` as a column's title.
+            ps = ["ps", "-ww", "-o", "pid=", "-o", "args=", "-p", ",".join(map(str, pids))]
+            shown = subprocess.run(ps, check=False, capture_output=True, text=True, errors="replace").stdout
+            lines += map(str.strip, shown.splitlines())
         for pid, status in ended.items():
             if os.WIFSTOPPED(status):
                 os.kill(pid, signal.SIGCONT)

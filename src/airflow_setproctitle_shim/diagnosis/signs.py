@@ -12,8 +12,6 @@ from typing import BinaryIO, NamedTuple
 from . import causes
 
 BLOCK, AHEAD = 2**20, 2**16  # bytes; a dump is shorter than AHEAD
-QUOTE = 1000  # bytes
-EAST, WEST = 14 * 3600, 12 * 3600  # how far zones are from UTC, in seconds
 NUMBER = rb"[\"']?[ \t:=(\[]{1,4}[\"'<]?(?:%s)(?![\w%%]|[.:,/-]\d)"
 CODES = NUMBER % rb"-11|-10|-6|134|138|139"
 # One line that names a death. Each alternative begins with a fixed letter, which few places of a log have:
@@ -24,13 +22,12 @@ DEATH = re.compile(
     rb"|(?P<api>/execution/[^\n]{0,300}?\b40[13] |40[13] [UF][\w ]{8,11}' for url '[^']*/execution/|Invalid auth tok)"
     rb"|SEGV\b|SIGBUS\b|SIGABRT\b|EXC_BAD_ACCESS|g(?:ment|MENT)(?:ation|ATION) (?:[fF]ault|FAULT)\b|gfault(?<=segfault)"
     rb"|us (?<=[bB]us )[eE]rror\b|rt (?<=bort )trap\b|sh: abort\b"
-    rb"|(?P<number>(?:gnal|GNAL)%s|(?:de|DE)(?<=[cC]o..|CO..)(?<!rror code)(?:%s|%s)|xit(?:ed)?[ _]?(?:with|status)?%s"
+    rb"|(?P<number>(?:gnal|GNAL)%s|(?:de|DE)(?i:(?<=code)(?<!rror code)(?:(?<![a-z]code)|(?<=exitcode)|(?<=returncode)))(?:%s|%s)|xit(?:ed)?[ _]?(?:with|status)?%s"
     rb"|d returned(?<=waitpid returned)%s)).*"
     % (NUMBER % b"11|10|6", CODES, NUMBER % b"11", CODES, NUMBER % b"11|10|6|134|138|139")
 )
-OWN = re.compile(
-    rb"[\s>]*(?:(?:line  )?\| |with(?:out)? the shim |\"(?:quote|SIG\w+)\": )"
-)  # what we printed
+# What these commands print.
+OWN = re.compile(rb"[\s>]*(?:(?:line  )?\| |with(?:out)? the shim |\"(?:quote|SIG\w+)\": )")
 TIME = re.compile(
     rb"(20\d\d)[-/](\d\d)[-/](\d\d)[T ,]{1,2}(\d\d):(\d\d)(?::(\d\d))?(?:[.,]\d+)?(?: ?(Z\b|UTC|GMT|[+-]\d\d:?\d\d\b))?"
 )
@@ -55,20 +52,16 @@ class Sign(NamedTuple):
     number: int = 1
 
 
-def moments(time: str) -> tuple[float, float]:
-    """Return the earliest and the latest moment that a written time can mean, in seconds since the epoch; those of
-    a time without a zone are 26 hours apart, those of none are infinitely far."""
-    found = TIME.match(time.encode())
-    if not found:
-        return -math.inf, math.inf
-    *numbers, zone = found.groups(b"0")
+def earliest(time: str) -> float:
+    """Return the earliest moment that a written time can mean, in seconds since the epoch; -inf if it is none."""
     try:
+        *numbers, zone = TIME.match(time.encode()).groups(b"0")  # type: ignore[union-attr]
         at = datetime.datetime(*map(int, numbers), tzinfo=datetime.timezone.utc).timestamp()  # type: ignore[arg-type,misc]
-    except ValueError:
-        return -math.inf, math.inf
+    except (AttributeError, ValueError):
+        return -math.inf
     if zone[:1] in (b"+", b"-"):
-        at -= int(zone[:1] + b"1") * (int(zone[1:3]) * 3600 + int(zone[-2:]) * 60)
-    return (at - EAST, at + WEST) if zone == b"0" else (at, at)
+        return at - int(zone[:1] + b"1") * (int(zone[1:3]) * 3600 + int(zone[-2:]) * 60)
+    return at - 14 * 3600 if zone == b"0" else at  # No zone is farther east.
 
 
 def read_log(file: BinaryIO, head: bytes, place: str) -> Iterator[Sign]:
@@ -90,7 +83,7 @@ def read_log(file: BinaryIO, head: bytes, place: str) -> Iterator[Sign]:
             its = TIME.search(block, begin, stop)
             when = its[0].decode() if its else _last_time(block, begin) or time
             line = number + block.count(b"\n", 0, begin)
-            quote = ANSI.sub("", block[begin : min(stop, begin + QUOTE)].decode(errors="replace")).strip()
+            quote = ANSI.sub("", block[begin : min(stop, begin + 1000)].decode(errors="replace")).strip()
             yield Sign(cause, f"{place}:{line}", when, quote, count)
         time = _last_time(block, end) or time
         number += block.count(b"\n", 0, end)

@@ -7,15 +7,12 @@ import re
 import shlex
 import stat
 import sys
-from importlib.machinery import PathFinder
-from pathlib import Path
 from typing import Any
 
 from .. import OFF, REPLACEMENT, VARIABLE, __version__, finder, is_active, setting
-from . import facts
+from . import packages
 
 CALL = re.compile(rb"(?m)^import .*airflow_setproctitle_shim.*startup\(\)")
-SYSTEMS = {"linux": "Linux", "win32": "Windows"}
 
 
 def why_skipped() -> tuple[str, str]:
@@ -24,93 +21,84 @@ def why_skipped() -> tuple[str, str]:
     What mends it is a line to copy, and maybe a second line about it.
     Raises what importing a broken importlib_metadata raises.
     """
-    path = facts.startup_file()
-    if path is None:
-        return "the shim can be imported, but is not installed", facts.install()
-    other, beside = PathFinder.find_spec("sitecustomize"), path.with_name("sitecustomize.py")
-    if other and other.origin and facts.PACKAGE.encode() in Path(other.origin).read_bytes():
-        return "", ""  # It does what the startup file does.
-    lasting = f"{facts.COMMAND} sitecustomize > {shlex.quote(str(beside))}"
-    if beside.exists():
-        lasting = f"echo 'import {facts.PACKAGE}; {facts.PACKAGE}.startup()' >> {shlex.quote(str(beside))}"
-    unhide = f"chflags -R nohidden {shlex.quote(sys.prefix)}"
-    if other is None:  # Another one would come before it.
-        unhide += f"\nmacOS may hide it again. What lasts: {lasting}"
+    try:
+        path, is_read = packages.startup_file()
+    except LookupError:
+        return "the shim can be imported, but is not installed", packages.install()
+    other = path.with_name("sitecustomize.py")
+    lasting = f"{packages.COMMAND} sitecustomize > {shlex.quote(str(other))}"
+    if other.exists():
+        lasting = (
+            f"echo 'import {packages.PACKAGE}; {packages.PACKAGE}.startup()' >> {shlex.quote(str(other))}"
+        )
+    unhide = f"chflags -R nohidden {shlex.quote(sys.prefix)}\nmacOS may hide it again. What lasts: {lasting}"
     there = path.exists()
     hidden = there and getattr(path.lstat(), "st_flags", 0) & stat.UF_HIDDEN  # python/cpython #113659
-    ignored = sys.version_info >= (3, 18)  # PEP 829
     silent = there and not CALL.search(path.read_bytes())
-    for so, why, fix in (
+    reasons = (
         (sys.flags.no_site, "Python was started with -S", "start Python without -S"),
-        (ignored, "this Python ignores the startup file", facts.install(how="--upgrade")),
-        (not there, "the startup file is missing", facts.install()),
+        # PEP 829
+        (
+            sys.version_info >= (3, 18),
+            "this Python ignores the startup file",
+            packages.install(how="--upgrade"),
+        ),
+        (not there, "the startup file is missing", packages.install()),
         (hidden, "macOS hides the startup file, and Python skips hidden ones", unhide),
-        (not facts.is_read(path.parent), "the startup file lies where Python does not look for one", lasting),
-        (silent, "the startup file does not switch the shim on", facts.install()),
-    ):
-        if so:
-            return why, fix
-    return "", ""
+        (not is_read, "the startup file lies where Python does not look for one", lasting),
+        (silent, "the startup file does not switch the shim on", packages.install()),
+    )
+    return next(((why, fix) for so, why, fix in reasons if so), ("", ""))
 
 
 def status() -> dict[str, Any]:
-    """Return what `status --json` prints; strings are "" for what is not there.
-
-    `ok`: nothing is to be done; `fix`: a line to copy, and maybe a second line about it; `protects`: name and
-    version of the programs that the shim protects on macOS; `others`: what is to be said of other programs.
-    """
-    runs, shown = facts.origin("setproctitle"), facts.version("processtitle")
+    """Return what `status --json` prints. Strings are "" for what is not there."""
+    runs, shown = packages.origin("setproctitle"), packages.version("processtitle")
     titles = (
-        f"shown by setproctitle {facts.version('setproctitle')}" if runs else "none: no setproctitle here"
+        f"shown by setproctitle {packages.version('setproctitle')}" if runs else "none: no setproctitle here"
     )
     if runs == REPLACEMENT:
-        in_ps = (
-            f"shown in ps by processtitle {shown}" if shown else "not shown: processtitle is not installed"
-        )
-        titles = in_ps if finder.shows_titles else "remembered, not shown"
-    protects, others = list[str](), list[str]()
+        titles = "remembered, not shown"
+        if finder.shows_titles:
+            titles = f"shown in ps by processtitle {shown}" if shown else f"{titles}: processtitle is missing"
+    programs, protects = dict[str, str](), list[str]()
     try:
-        from . import callers
-
-        for program, row in callers.installed().items():
-            protects += [program] if row.what == callers.CALLS else []
-            others += [f"{program} {row}"] if row.what != callers.CALLS else []
+        programs = packages.callers()
+        protects = [program for program, what in programs.items() if what == packages.CALLS]
         ok, says, fix = _verdict(protects, runs)
     except Exception as error:  # noqa: BLE001  # It may be broken in any way.
         says = f"Not known: importlib_metadata is broken ({type(error).__name__}: {error})."
-        ok, fix = False, facts.install("importlib-metadata")
-    return {
-        "ok": ok,
-        "on": is_active(),
-        "says": says,
-        "fix": fix,
-        "protects": protects,
-        "others": others,
-        "titles": titles,
-        "python": sys.version.split()[0],
-        "executable": sys.executable or "",
-        "platform": sys.platform,
-        "shim": __version__,
-        "installed": facts.installed_at(),
-        "variable": os.environ.get(VARIABLE, ""),
-        "setproctitle": facts.version("setproctitle"),
-        "processtitle": shown,
-        "import_runs": runs,
-    }
+        ok, fix = False, packages.install("importlib-metadata")
+    others = [f"{program} {what}" for program, what in programs.items() if program not in protects]
+    facts = {
+        "python": sys.version.split()[0], "executable": sys.executable, "platform": sys.platform,
+        "shim": __version__, "installed": packages.installed_at(), "variable": os.environ.get(VARIABLE, ""),
+        "setproctitle": packages.version("setproctitle"), "processtitle": shown, "import_runs": runs, "titles": titles,
+    }  # fmt: skip
+    here = {"ok": ok, "on": is_active(), "says": says, "fix": fix, "protects": protects, "others": others}
+    return {**here, **facts}
 
 
 def _verdict(protects: list[str], runs: str) -> tuple[bool, str, str]:
-    crash = "Workers can crash."
+    """Return whether nothing is to be done, a sentence or two, and what mends it, a line to copy."""
     if is_active() and runs == REPLACEMENT:
         return True, "ON: setproctitle is safe in this Python.", ""
     if is_active():
-        says = f"ON, but another import hook comes first: `import setproctitle` runs {runs}. {crash}"
-        return False, says, f"{facts.PYTHON} -v -c 'import setproctitle' 2>&1 | grep setproctitle"
+        says = (
+            f"ON, but another import hook comes first: `import setproctitle` runs {runs}. Workers can crash."
+        )
+        return False, says, f"{packages.PYTHON} -v -c 'import setproctitle' 2>&1 | grep setproctitle"
     if sys.platform != "darwin":
-        says = f"Not needed here: this is {SYSTEMS.get(sys.platform, sys.platform)}."
-        return True, f"{says} On a Mac it would protect {', '.join(protects)}." if protects else says, ""
+        system = {"linux": "Linux", "win32": "Windows"}.get(sys.platform, sys.platform)
+        whom = f" On a Mac it would protect {', '.join(protects)}." if protects else ""
+        return True, f"Not needed here: this is {system}.{whom}", ""
     if setting() in OFF:
-        return True, f"OFF: {VARIABLE} is {os.environ[VARIABLE]!r}. {crash}", f"unset {VARIABLE}"
+        says = f"OFF: {VARIABLE} is {os.environ[VARIABLE]!r}. Workers can crash."
+        return True, says, f"unset {VARIABLE}"
     why, fix = why_skipped()
-    why = why or "the startup file is in order, but something switched the shim off"
-    return False, f"OFF: {why}. {crash}", fix or f"{facts.PYTHON} -v -c pass 2>&1 | grep -i -e shim -e pth"
+    if not why:
+        why, fix = (
+            "something switched it off again",
+            f"{packages.PYTHON} -v -c pass 2>&1 | grep -i -e shim -e pth",
+        )
+    return False, f"OFF: {why}. Workers can crash.", fix

@@ -1,0 +1,135 @@
+"""What is installed in this environment, how to install more, and which of it imports setproctitle."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import importlib.util
+import re
+import shlex
+import site
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+PACKAGE, DISTRIBUTION = "airflow_setproctitle_shim", "airflow-setproctitle-shim"
+PYTHON = shlex.quote(sys.executable or "python")
+COMMAND = f"{PYTHON} -m {PACKAGE}"
+CALLS = "calls it on macOS"
+GUARDED = "does not use setproctitle on macOS"
+OWN_COPY = "has a setproctitle of its own, out of the shim's reach: upgrade to ray 2.56 or later"
+GONE = ""  # does not import it at all
+
+
+class Caller(NamedTuple):
+    """What a program does from a version on."""
+
+    name: str
+    since: str
+    what: str
+
+
+# A slow test reads the newest release of each of them from the index.
+PLAIN = (
+    "celery circus cotyledon distributed django-q2 faust faust-streaming granian neutron odoo parsl pgcli "
+    "pytest-xdist rq salt sglang skypilot vllm vpn-slice xinference xonsh"
+)
+CALLERS = (
+    *(Caller(name, "0", CALLS) for name in PLAIN.split()),
+    Caller("apache-airflow", "0", CALLS),
+    Caller("apache-airflow", "3", GONE),  # apache-airflow-core has the code
+    Caller("apache-airflow-core", "0", CALLS),
+    Caller("apache-airflow-core", "3.1", GUARDED),
+    Caller("apache-airflow-providers-celery", "0", CALLS),
+    Caller("apache-airflow-providers-celery", "3.13", GUARDED),
+    Caller("apache-airflow-task-sdk", "0", GUARDED),
+    Caller("gunicorn", "0", CALLS),
+    Caller("gunicorn", "25", GUARDED),
+    Caller("mutmut", "3", CALLS),
+    Caller("mutmut", "3.6", GUARDED),
+    Caller("ray", "0", CALLS),
+    Caller("ray", "2.48", OWN_COPY),
+    Caller("ray", "2.56", GONE),
+)
+FIELD = re.compile(r"(?im)^(name|version):[ \t]*(\S+)[ \t\r]*$")
+REQUIRES = re.compile(  # on macOS, and without an extra
+    r"(?im)^Requires-Dist:\s*setproctitle\s*(?![\w.-])(?!.*\bextra\s*==)"
+    r"(?!.*(==\s*['\"](linux|win32|windows)|!=\s*['\"]darwin))"
+)
+
+
+def what(name: str, version: str, requires: bool) -> str:
+    """Return what a program does, by the table, or else as its metadata requires setproctitle or not."""
+    rows = [row for row in CALLERS if row.name == name]
+    fitting = [row.what for row in rows if numbers(version) >= numbers(row.since)]
+    return fitting[-1] if fitting else CALLS if requires and not rows else GONE
+
+
+def numbers(version: str) -> list[int]:
+    """Return the numbers of a version, by which versions can be compared."""
+    return [int(number) for number in re.findall(r"\d+", version)[:4]]
+
+
+def callers() -> dict[str, str]:
+    """Return "name version" of the installed programs that import setproctitle, and what they do.
+
+    Raises what importing a broken importlib_metadata raises.
+    """
+    from importlib_metadata import Distribution
+
+    found: dict[str, tuple[str, str]] = {}
+    for dist in Distribution.discover():
+        with contextlib.suppress(Exception):  # Other people's metadata may raise anything.
+            # Not dist.name and the like, which parse all of the file as an e-mail.
+            head, _, _ = (dist.read_text("METADATA") or dist.read_text("PKG-INFO") or "").partition("\n\n")
+            fields = {key.lower(): value for key, value in reversed(FIELD.findall(head))}
+            name, version = re.sub(r"[-_.]+", "-", fields["name"]).lower(), fields["version"]
+            # The first one found on sys.path is the one that is imported.
+            found.setdefault(name, (f"{name} {version}", what(name, version, bool(REQUIRES.search(head)))))
+    return dict(sorted((program, does) for program, does in found.values() if does != GONE))
+
+
+def version(name: str) -> str:
+    """Return an installed distribution's version, "" if there is none."""
+    with contextlib.suppress(Exception):  # Metadata, and what reads it, may be in any state.
+        from importlib_metadata import Distribution
+
+        return str(Distribution.from_name(name).version or "")
+    return ""
+
+
+def origin(module: str) -> str:
+    """Return the file that importing a module runs here, or "". Others' finders may raise anything."""
+    with contextlib.suppress(Exception):
+        return getattr(importlib.util.find_spec(module), "origin", None) or ""
+    return ""
+
+
+def install(requirement: str = DISTRIBUTION, how: str = "--force-reinstall --no-deps") -> str:
+    """Return the command that installs into this environment, which uv may have made without pip."""
+    program = f"{PYTHON} -m pip install" if origin("pip") else f"uv pip install --python {PYTHON}"
+    return f"{program} {how} {requirement}"
+
+
+def startup_file() -> tuple[Path, bool]:
+    """Return where the startup file should be, and whether Python reads startup files there.
+
+    Raises what importing a broken importlib_metadata raises, and LookupError if the shim is not installed.
+    """
+    from importlib_metadata import Distribution
+
+    try:
+        path = Path(str(Distribution.from_name(DISTRIBUTION).locate_file(f"{PACKAGE}.pth")))
+    except Exception as error:  # Metadata may be in any state.
+        raise LookupError(DISTRIBUTION) from error
+    places = [*site.getsitepackages(), *([site.getusersitepackages()] if site.ENABLE_USER_SITE else [])]
+    return path, path.parent.resolve() in [Path(place).resolve() for place in places]
+
+
+def installed_at() -> str:
+    """Return when the shim was installed: the time of its RECORD, or else of this file."""
+    records = list[Path]()
+    with contextlib.suppress(Exception):
+        records = [*startup_file()[0].parent.glob(f"{PACKAGE}-*.dist-info/RECORD")]
+    seconds = max(file.stat().st_mtime for file in records or [Path(__file__)])
+    return f"{datetime.datetime.fromtimestamp(seconds, datetime.timezone.utc):%Y-%m-%d %H:%M:%S} +0000"
