@@ -290,8 +290,8 @@ print(monitor._get_num_ready_workers_running())
     ("mode", "environ", "ready"),
     # The monitor looks for "[ready] ", with a blank, in psutil's cmdline()[0]. On Linux psutil splits at blanks
     # what has no NUL before its end, as processtitle's exact lengths have not and setproctitle's padding has.
-    [("off", {"PYTHONPATH": ""}, 2), ("auto", {}, 0), ("titles", {}, 0)],
-    ids=["the real setproctitle", "remembered titles", "titles mode"],
+    [("off", {"PYTHONPATH": ""}, 2), ("titles", {}, 0)],
+    ids=["the real setproctitle", "titles mode"],
 )
 def test_airflow_2s_webserver_monitor_counts_ready_workers_by_their_titles(
     make_venv: Callable[..., Venv], tmp_path: Path, mode: str, environ: dict[str, str], ready: int
