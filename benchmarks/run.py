@@ -1,514 +1,298 @@
-"""The benchmark: what the shim costs at interpreter start, import, call and miss, beside its peers.
+"""Measures what the shim costs and prints the table of README.md. Needs Linux, valgrind, pip and a network.
 
-    python benchmarks/run.py [--only start,import,...] [--python 3.11,...] [--quick] [--json FILE]
-
-It makes throw-away environments, prints one table, and needs uv (in the extra `test`), valgrind and
-hyperfine. See README.md for how to read the table.
+Each cost compares a throw-away environment with the same one where the shim does nothing. Instructions are
+callgrind's count for a whole process: the same in every run, on a busy machine, too.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
-import datetime
 import json
+import math
+import os
 import platform
+import re
+import shutil
 import statistics
+import subprocess
 import sys
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+import tempfile
+from collections.abc import Iterator
+from datetime import date
 from pathlib import Path
-from typing import Callable
+from typing import NamedTuple
 
-HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE.parent / "tests"))
+ROOT = Path(__file__).parent.parent
+OFF = {"AIRFLOW_SETPROCTITLE_SHIM": "off"}
+FIXED = {"PATH": os.environ["PATH"], "HOME": "/nonexistent", "LANG": "C.UTF-8", "PYTHONHASHSEED": "0"}
+CALLGRIND = ("valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null", "--trace-children=yes")
 
-from declared import ACTIVE, AIRFLOW, GOALS, INACTIVE, LINES, OURS, SETPROCTITLE, STARTS, VERSIONS, Start
-from machine import (
-    Command,
-    Missing,
-    Python,
-    Venv,
-    Workshop,
-    paired,
-    peak_memories,
-    python,
-    require,
-    wall_times,
-)
+# The most that a start may cost, by Python's version: not on macOS, and on macOS.
+START_LIMITS = {"3.11": (0.009, 0.035), "3.15": (0.006, 0.035)}
 
-SWITCH = "AIRFLOW_SETPROCTITLE_SHIM"
-MEASURES = ("instructions", "seconds", "memory")
+# Startup files run in the order of their names: the shim's sees macOS, nothing that runs later does.
+SIMULATED_MACOS = {
+    "aaa_simulated_macos.pth": 'import sys; sys.platform = "darwin"\n',
+    "airflow_setproctitle_simulated_macos_ends.pth": 'import sys; sys.platform = "linux"\n',
+}
 
+# Others with a startup file. virtualenv and uv write theirs, which lies elsewhere in the wheel, into each venv.
+PEERS = ("coverage==7.17.3", "setuptools==84.2.1", "virtualenv==21.15.8")
+WRITTEN_BY_VIRTUALENV = "virtualenv/create/via_global_ref/_virtualenv.py"
 
-@dataclass
-class Figure:
-    """A measured value, and what it is compared with if anything."""
-
-    value: float
-    base: float | None = None
-
-    @property
-    def ratio(self) -> float | None:
-        return self.value / self.base if self.base else None
-
-
-@dataclass
-class Row:
-    """A line of the table."""
-
-    section: str
-    what: str
-    over: str
-    figures: dict[str, Figure] = field(default_factory=dict)
-    state: str = ""
-    note: str = ""
-    verdicts: list[str] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class Run:
-    """What every section is given."""
-
-    workshop: Workshop
-    python: Python
-    quick: bool
-
-    @property
-    def rounds(self) -> int:
-        """How many rounds the noisy measures take."""
-        return 2 if self.quick else 5
-
-
-def start(run: Run) -> Iterator[Row]:
-    """Start and end of `python -c pass`, for each environment declared."""
-    section = f"start {run.python.version}"
-    rows: list[tuple[Row, Command, Command]] = []
-    for declared in STARTS:
-        if run.quick and OURS not in declared.requirements:
-            continue
-        row = Row(section, declared.name, declared.over, state=declared.state)
-        try:
-            live, base = _start_environments(run, declared)
-            instructions = [venv.instructions("pass", **declared.environ) for venv in (live, base)]
-        except (AssertionError, RuntimeError) as error:
-            row.note = f"missing: {str(error).strip().splitlines()[-1]}"
-            yield row
-            continue
-        row.figures["instructions"] = Figure(*instructions)
-        environ = tuple(declared.environ.items())
-        rows.append((row, Command(live, ("-c", "pass"), environ), Command(base, ("-c", "pass"), environ)))
-    commands = [command for _, *pair in rows for command in pair]
-    for measure, taken in (("seconds", wall_times), ("memory", peak_memories)):
-        rounds = taken(commands, run.rounds)
-        for (row, _, _), values, bases in zip(rows, rounds[::2], rounds[1::2]):
-            row.figures[measure] = Figure(*paired(values, bases))
-    for row, _, _ in rows:
-        if not row.over:
-            row.figures = {measure: Figure(figure.value) for measure, figure in row.figures.items()}
-    _judge_against_peers([row for row, _, _ in rows])
-    yield from (row for row, _, _ in rows)
-
-
-def _start_environments(run: Run, declared: Start) -> tuple[Venv, Venv]:
-    """Return the environment as declared and its twin that it is compared with."""
-    live = run.workshop.venv(run.python, *declared.requirements, macos=declared.macos)
-    for pattern, name in declared.moved.items():
-        next(live.site_packages.glob(pattern)).rename(live.site_packages / name)
-    live.write(dict(declared.files))
-    base = run.workshop.twin(live)
-    if declared.over == "no file":
-        for name in declared.files:
-            (base.site_packages / name).unlink()
-    else:
-        base.make_inert()
-    return live, base
-
-
-def _judge_against_peers(rows: Sequence[Row]) -> None:
-    """Say of our rows whether they add fewer instructions than every peer in the same state."""
-
-    def added(row: Row) -> float:
-        figure = row.figures["instructions"]
-        return figure.value - (figure.base or 0)
-
-    for row in rows:
-        peers = [peer for peer in rows if peer.state == row.state and not peer.what.startswith("ours")]
-        if row.what.startswith("ours") and peers:
-            best = min(peers, key=added)
-            verdict = "met" if added(row) < added(best) else "NOT MET"
-            row.verdicts.append(
-                f"cheaper than {best.what}: {verdict} ({added(row) / added(best):.2f} of its)"
-            )
-
-
+# Without the collector, as one collection costs more than an import. What a few allocations cost depends on
+# those before them, so `padding` is varied.
 IMPORT = """
-import gc, sys
+import gc, sys{loaded}
 gc.disable()
-{before}
 padding = [sys.intern("padding%d" % number) for number in range({padding})]
-import {name}
-"""
-
-
-def imports(run: Run) -> Iterator[Row]:
-    """`import setproctitle`, real and ours, collector off: a collection is worth 10 M instructions.
-
-    The median over programs that differ in how many strings they hold, because the cost of a few
-    allocations depends on what was allocated before.
-    """
-    venv = run.workshop.venv(run.python, OURS, SETPROCTITLE, macos=True)
-
-    floor = run.workshop.twin(venv)
-    (floor.site_packages / "airflow_setproctitle_shim/replacement.py").write_text("")
-
-    def cost(venv: Venv, before: str, padding: int, environ: dict[str, str]) -> int:
-        importing, nothing = (
-            venv.instructions(IMPORT.format(before=before, padding=padding, name=name), **environ)
-            for name in ("setproctitle", "sys")
-        )
-        return importing - nothing
-
-    for what, before in (("cold", ""), ("with logging loaded", "import logging")):
-        ours, real, empty = (
-            statistics.median(cost(where, before, padding, environ) for padding in (0, 150, 700))
-            for where, environ in ((venv, {}), (venv, {SWITCH: "off"}), (floor, {}))
-        )
-        yield Row("import", what, "the real one", {"instructions": Figure(ours, real)})
-        floor_row = Row("import", f"floor: an empty module, {what}", "the real one")
-        floor_row.figures["instructions"] = Figure(empty, real)
-        yield floor_row
-
-
-CALL = "import timeit; print(min(timeit.repeat('s(title)', 'from setproctitle import setproctitle as s; title = \"airflow worker -- LocalExecutor: idle\"', number=20_000, repeat=5)) / 20_000)"
-CALLS = "from setproctitle import setproctitle as s\nfor _ in range({}): s('airflow worker -- LocalExecutor: idle')"
-
-
-def call(run: Run) -> Iterator[Row]:
-    """A call of setproctitle(), wall time and instructions (the kernel's are not counted)."""
-    with_shim = run.workshop.venv(run.python, OURS, SETPROCTITLE, "processtitle", macos=True)
-    fallback = run.workshop.venv(run.python, SETPROCTITLE)
-    for library in fallback.site_packages.glob("setproctitle/*.so"):
-        library.unlink()
-    variants = {
-        "real": (with_shim, {SWITCH: "off"}),
-        "ours": (with_shim, {}),
-        "ours, titles": (with_shim, {SWITCH: "titles"}),
-        "upstream's fallback, checks nothing": (fallback, {}),
-    }
-    seconds: dict[str, list[float]] = {what: [] for what in variants}
-    for _ in range(run.rounds):
-        for what, (venv, environ) in variants.items():
-            seconds[what].append(float(venv.run("-c", CALL, **environ)))
-    instructions = {
-        what: (
-            venv.instructions(CALLS.format(1000), **environ) - venv.instructions(CALLS.format(0), **environ)
-        )
-        / 1000
-        for what, (venv, environ) in variants.items()
-    }
-    for what in variants:
-        compared = what != "real"
-        yield Row(
-            "call",
-            what,
-            "real" if compared else "",
-            {
-                "instructions": Figure(instructions[what], instructions["real"] if compared else None),
-                "seconds": Figure(*paired(seconds[what], seconds["real"]))
-                if compared
-                else Figure(statistics.median(seconds[what])),
-            },
-        )
-
-
+import """
+# Asks as importlib._bootstrap._find_spec() does.
 MISS = """
-import airflow_setproctitle_shim as ours
+import sys
 class Empty:
     def find_spec(self, name, path=None, target=None):
         return None
-def ask(finder):  # as importlib._bootstrap._find_spec() does
-    for _ in range({}):
+def ask(finder, times):
+    for _ in range(times):
         find_spec = finder.find_spec
         find_spec("airflow.models", None, None)
-ask({})
 """
-COUNT = """
-import sys
-class Counter:
-    names = []
-    def find_spec(self, name, path=None, target=None):
-        self.names.append(name)
-sys.meta_path.insert(0, Counter())
-import airflow
-sizes = [len(vars(module)) for module in list(sys.modules.values()) if hasattr(module, "__dict__")]
-print(f"finder was asked: {len(Counter.names)} calls; {len(sizes)} modules, {sum(sizes) / len(sizes):.0f} globals each")
+CALL = """
+import timeit
+from setproctitle import setproctitle
+title = "airflow worker -- LocalExecutor: idle"
+print(min(timeit.repeat("setproctitle(title)", globals=globals(), number=20_000, repeat=5)) / 20_000)
 """
-SCALING = """
-import sys
-import airflow_setproctitle_shim as ours
-class Imported:
-    def find_spec(self, name, path=None, target=None):
-        return type(sys.__spec__)(name, self)
-    def create_module(self, spec):
-        return None
-    def exec_module(self, module):
-        pass
-class Empty:
-    def find_spec(self, name, path=None, target=None):
-        return None
-sys.meta_path[:] = [{finder}, Imported()]
-for number in range({count}):
-    __import__("imported%d" % number)
-"""
-
-
-def miss(run: Run) -> Iterator[Row]:
-    """What the finder costs every import that is not setproctitle's."""
-    venv = run.workshop.venv(run.python, OURS, SETPROCTITLE)
-
-    def per_call(finder: str) -> float:
-        calls, none = (venv.instructions(MISS.format(count, finder)) for count in (10_000, 0))
-        return (calls - none) / 10_000
-
-    ours = per_call("ours.finder")
-    figure = Figure(ours, per_call("Empty()"))
-    yield Row("miss", "find_spec() of another name", "an empty one", {"instructions": figure})
-
-    for count in (10, 1_000) if run.quick else (10, 1_000, 100_000):
-        with_ours, with_empty, without = (
-            venv.instructions(SCALING.format(finder=finder, count=count)) / count
-            for finder in ("ours.finder", "Empty()", "Imported()")
-        )
-        figure = Figure(with_ours - without, with_empty - without)
-        yield Row("miss", f"each of {count:,} imports", "an empty one", {"instructions": figure})
-
-    if not run.quick:
-        airflow = run.workshop.venv(run.python, *AIRFLOW)
-        airflow.install("--no-deps", run.workshop.wheel)
-        total = airflow.instructions("import airflow")
-        note = airflow.run("-c", COUNT).partition("finder was asked: ")[2].strip()
-        asked = int(note.split()[0])
-        row = Row(
-            "miss", "over `import airflow` 3.0.2", "all of it", {"instructions": Figure(asked * ours, total)}
-        )
-        row.note = note
-        yield row
-
-
-STARTUP_FILE = "airflow_setproctitle_shim.pth"
-
-
-def distributions(run: Run) -> Iterator[Row]:
-    """What the shim adds to a start among 1, 60 and 600 installed distributions.
-
-    "Active" calls activate() from the startup file: simulated macOS would have the import system list
-    directories in macOS's way, and that grows with them. Whoever is first to import from site-packages
-    has it listed; so the program imports from it too, and "alone" shows what it is without that.
-    """
-    added: dict[tuple[str, int], int] = {}
-    for count in (1, 60, 600):
-        inactive = run.workshop.venv(run.python, OURS)
-        for number in range(count):
-            info = inactive.site_packages / f"project{number}-1.0.dist-info"
-            info.mkdir()
-            (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: project{number}\nVersion: 1.0\n")
-            inactive.write({f"project{number}.py": ""})
-        inert, active, other = (run.workshop.twin(inactive) for _ in range(3))
-        inert.make_inert()
-        active.write({STARTUP_FILE: "import airflow_setproctitle_shim as ours; ours.activate()\n"})
-        other.write({STARTUP_FILE: "import project0\n"})
-        base = inert.instructions("import project0")
-        added[INACTIVE, count] = inactive.instructions("import project0") - base
-        added[ACTIVE, count] = active.instructions("import project0") - base
-        alone = inert.instructions("pass")
-        added["active, alone", count] = active.instructions("pass") - alone
-        added["an empty module's import, alone", count] = other.instructions("pass") - alone
-    for (state, count), instructions in sorted(added.items()):
-        figure = Figure(instructions, added[state, 1] if count > 1 else None)
-        yield Row("distributions", f"{count}, {state}", "1" if count > 1 else "", {"instructions": figure})
-
-
-def late(run: Run) -> Iterator[Row]:
-    """activate() when native setproctitle and N other modules are loaded."""
-    venv = run.workshop.venv(run.python, OURS, SETPROCTITLE)
-    program = venv.site_packages / "late.py"
-    program.write_text((HERE / "programs/late.py").read_text())
-    inside = str(venv.inside / program.relative_to(venv.outside))
-    venv.run(inside, "1")
-    for count in (10, 100, 1_000, 2_000, 10_000):
-        results = [json.loads(venv.run(inside, str(count))) for _ in range(run.rounds)]
-        # The fastest, as timeit has it: other processes can only make it slower.
-        first, again = (min(result[key] for result in results) for key in ("first", "again"))
-        row = Row("late", f"{count:,} modules", "", {"seconds": Figure(first)})
-        row.note = f"{results[0]['places']} places rebound; {again * 1000:.2f} ms with wrapt loaded"
-        yield row
-
-
-def commands(run: Run) -> Iterator[Row]:
-    """The command line's wall time."""
-    venv = run.workshop.venv(run.python, OURS, SETPROCTITLE)
-    nothing = Command(venv, ("-c", "pass"))
-    for name in ("status", "doctor"):
-        row = Row("commands", name, "python -c pass")
-        # It may end with 1, when it has something to say.
-        code = f"import sys, airflow_setproctitle_shim.diagnosis.cli as c; sys.exit(c.main([{json.dumps(name)}]) == 2)"
-        try:
-            venv.run("-c", code)
-        except RuntimeError as error:
-            row.note = f"missing: {str(error).strip().splitlines()[-1]}"
-        else:
-            taken = wall_times([Command(venv, ("-c", code)), nothing], run.rounds)
-            row.figures["seconds"] = Figure(*paired(*taken))
-        yield row
-
-
-def logs(run: Run) -> Iterator[Row]:
-    """How long `doctor` takes to read a log of 100 MB, each of whose lines tells of a death, or none does."""
-    venv = run.workshop.venv(run.python, OURS)
-    program = venv.site_packages / "logs.py"
-    program.write_text((HERE / "programs/logs.py").read_text())
-    inside = str(venv.inside / program.relative_to(venv.outside))
-    megabytes = 10 if run.quick else 100
-    for kind, line in LINES.items():
-        result = json.loads(venv.run(inside, line, str(megabytes * 10**6)))
-        row = Row("logs", f"{megabytes} MB, {kind}", "", {"seconds": Figure(result["seconds"])})
-        row.note = f"{result['deaths']:,} deaths"
-        yield row
-
-
-SECTIONS: dict[str, Callable[[Run], Iterator[Row]]] = {
-    "start": start,
-    "import": imports,
-    "call": call,
-    "miss": miss,
-    "distributions": distributions,
-    "late": late,
-    "commands": commands,
-    "logs": logs,
+# What programs write when a worker was killed. {n} makes the lines differ.
+DEATHS = {
+    "gunicorn": "[2026-11-27 10:05:27 +0000] [1] [ERROR] Worker (pid:{n}) was sent SIGSEGV!\n",
+    "Celery": "[2026-11-27 10:05:27,123: ERROR/MainProcess] Process 'ForkPoolWorker-{n}' pid:{n} exited"
+    " with 'signal 11 (SIGSEGV)'\n",
+    "Airflow 2": "[2026-11-27T10:05:27.123+0000] {{manager.py:285}} ERROR - DagFileProcessorManager"
+    " (PID={n}) exited with exit code -11 - re-launching\n",
+    "Airflow 3": "2026-11-27 10:05:27 [info     ] Process exited                 [supervisor]"
+    " exit_code=<Negsignal.SIGSEGV: -11> pid={n} signal_sent=SIGSEGV\n",
+    "a shell": "/usr/local/bin/run.sh: line 3: {n} Segmentation fault: 11  gunicorn app\n",
 }
 
 
-def judge(row: Row) -> None:
-    """Add the verdict of every goal that is set for the row."""
-    for goal in GOALS:
-        if (goal.section, goal.what) == (row.section, row.what) and goal.measure in row.figures:
-            figure = row.figures[goal.measure]
-            measured = figure.value if figure.ratio is None else figure.ratio
-            verdict = "met" if measured <= goal.limit else "NOT MET"
-            row.verdicts.insert(0, f"{goal.measure} {goal.text}: {verdict}")
+class Figure(NamedTuple):
+    """What was measured, its cost and how that is written, the cost in other words, and the most it may be."""
+
+    what: str
+    cost: float
+    form: str
+    words: str
+    limit: float = math.inf
+
+    @property
+    def text(self) -> str:
+        return f"{self.form.format(self.cost)} ({self.words})"
+
+    @property
+    def at_most(self) -> str:
+        return self.form.format(self.limit) if self.limit < math.inf else ""
 
 
-def text(measure: str, value: float) -> str:
-    """Return a value with its unit."""
-    units = {
-        "instructions": ((1e5, 1e6, "M"), (0, 1, "")),
-        "seconds": ((0.5, 1, "s"), (5e-4, 1e-3, "ms"), (5e-7, 1e-6, "us"), (0, 1e-9, "ns")),
-        "memory": ((0, 2**20, "MiB"),),
-    }[measure]
-    size, unit = next((size, unit) for least, size, unit in units if abs(value) >= least)
-    return f"{value / size:.{0 if size == 1 else 3 if measure == 'instructions' else 2}f} {unit}".strip()
+class Venv(NamedTuple):
+    """A virtual environment."""
+
+    path: Path
+
+    @property
+    def site_packages(self) -> Path:
+        return next(self.path.glob("lib/python*/site-packages"))
+
+    def twin(self, name: str) -> Venv:
+        """Return a copy, which must be made before bytecode is written. Names are of one length."""
+        shutil.copytree(self.path, self.path.with_name(name), symlinks=True)
+        return Venv(self.path.with_name(name))
+
+    def inert(self, name: str) -> Venv:
+        """Return a copy in which each line of a startup file is a comment, the simulation's excepted."""
+        twin = self.twin(name)
+        for path in twin.site_packages.glob("*.pth"):
+            if path.name not in SIMULATED_MACOS:
+                path.write_text(re.sub("^", "#", path.read_text(), flags=re.MULTILINE))
+        return twin
+
+    def command(self, *arguments: str) -> list[str]:
+        return [str(self.path / "bin/python"), *arguments]
+
+    def instructions(self, *arguments: str, **environ: str) -> int:
+        """Return how many instructions Python takes from start to end, its children's included."""
+        run(self.command(*arguments), **environ)  # writes the bytecode
+        printed = run([*CALLGRIND, *self.command(*arguments)], **environ).stderr
+        return sum(map(int, re.findall(r"Collected : (\d+)", printed)))
+
+    def difference(self, program: str, other: str, **environ: str) -> int:
+        """Return how many instructions `program` takes more than another."""
+        ours, others = (self.instructions("-c", code, **environ) for code in (program, other))
+        return ours - others
 
 
-def ratio_text(ratio: float) -> str:
-    """Return a ratio: as a difference when it is near one."""
-    return (
-        f"{(ratio - 1) * 100:+.2f} %"
-        if 0.9 <= ratio < 1.1
-        else f"{ratio:.2g}x"
-        if ratio < 10
-        else f"{ratio:.0f}x"
-    )
+class Workshop:
+    """Makes environments of one interpreter in a directory."""
+
+    def __init__(self, directory: Path, python: str) -> None:
+        self.directory, self.python = directory, python
+        self.version = run([python, "-c", "import platform; print(platform.python_version())"]).stdout.strip()
+        self.minor = self.version.rpartition(".")[0]
+        pip("wheel", "--no-deps", "--wheel-dir", str(directory), str(ROOT))
+        self.ours = self.venv("ours0", str(next(directory.glob("*.whl"))), "setproctitle<=1.3.8")
+        self.macos = self.ours.twin("macos0")
+        for name, text in SIMULATED_MACOS.items():
+            (self.macos.site_packages / name).write_text(text)
+
+    def venv(self, name: str, *requirements: str) -> Venv:
+        """Return a new environment with the requirements, installed without running its Python."""
+        run([self.python, "-m", "venv", "--without-pip", str(self.directory / name)])
+        venv = Venv(self.directory / name)
+        where = ("--target", str(venv.site_packages), "--python-version", self.minor)
+        pip("install", "--no-compile", "--only-binary", ":all:", *where, *requirements)
+        if (venv.site_packages / WRITTEN_BY_VIRTUALENV).exists():
+            shutil.copy(venv.site_packages / WRITTEN_BY_VIRTUALENV, venv.site_packages)
+            (venv.site_packages / "_virtualenv.pth").write_text("import _virtualenv\n")
+        return venv
 
 
-def table(rows: Sequence[Row]) -> str:
-    """Return the rows as a table in Markdown, aligned for the eye."""
-    head = ["section", "what", "over", "instructions", "", "wall time", "", "peak memory", "", "goal"]
-    lines = [head]
-    for row in rows:
-        cells = [
-            row.section,
-            f"{row.what} [{row.state}]" if row.state and "ours" not in row.what else row.what,
-        ]
-        cells.append(row.over)
-        for measure in MEASURES:
-            figure = row.figures.get(measure)
-            cells.append(text(measure, figure.value) if figure else "")
-            cells.append(ratio_text(figure.ratio) if figure and figure.ratio is not None else "")
-        cells.append("; ".join([*row.verdicts, *filter(None, [row.note])]))
-        lines.append(cells)
-    widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
-    lines.insert(1, ["-" * width for width in widths])
-    right = range(3, 9)
-    return "\n".join(
-        "| "
-        + " | ".join(
-            cell.rjust(width) if index in right else cell.ljust(width)
-            for index, (cell, width) in enumerate(zip(line, widths))
+def our_starts(at: Workshop) -> Iterator[Figure]:
+    """`python -c pass` with the shim, over the same with its startup file made inert."""
+    limits = START_LIMITS.get(at.minor, (0.01, 0.04))
+    yield start("not on macOS", at.ours, at.ours.inert("ours1"), limits[0])
+    yield start("on macOS (simulated)", at.macos, at.macos.inert("macos1"), limits[1])
+
+
+def other_starts(at: Workshop) -> Iterator[Figure]:
+    """The same with others' startup files."""
+    for number, requirement in enumerate(PEERS):
+        venv = at.venv(f"peer{number}0", "--no-deps", requirement)
+        yield start(requirement.replace("==", " "), venv, venv.inert(f"peer{number}1"))
+
+
+def start(what: str, venv: Venv, inert: Venv, limit: float = math.inf) -> Figure:
+    live, base = (each.instructions("-c", "pass") for each in (venv, inert))
+    return Figure(f"start: {what}", live / base - 1, "{:+.2%}", f"{(live - base) / 1e6:.2f} M", limit)
+
+
+def imports(at: Workshop) -> Iterator[Figure]:
+    """`import setproctitle`, over the real one."""
+
+    for what, loaded, limit in (("cold", "", 1 / 50), ("logging loaded", ", logging", 0.45)):
+        starts = [IMPORT.format(loaded=loaded, padding=padding) for padding in (0, 150, 700)]
+        ours, real = (
+            statistics.median(
+                at.macos.difference(each + "setproctitle", each + "sys", **environ) for each in starts
+            )
+            for environ in ({}, OFF)
         )
-        + " |"
-        for line in lines
+        yield Figure(f"import setproctitle, {what}", ours / real, "{:.3f}", f"{ours / 1e6:.2f} M", limit)
+
+
+def calls(at: Workshop) -> Iterator[Figure]:
+    """A call, over the real one. In seconds, as much of the real one's work is the kernel's."""
+    command = at.macos.command("-c", CALL)
+    both = [[float(run(command, **environ).stdout) for environ in ({}, OFF)] for _ in range(10)]
+    ours, real = map(min, zip(*both))
+    yield Figure("setproctitle(title)", ours / real, "{:.2f}", f"{ours * 1e9:.0f} ns", 1 / 2)
+
+
+def misses(at: Workshop) -> Iterator[Figure]:
+    """What the finder costs every other import, over a finder whose find_spec() is empty."""
+    ours, empty = (
+        at.macos.difference(f"{MISS}ask({finder}, 10_000)", f"{MISS}ask({finder}, 0)")
+        for finder in ("sys._airflow_setproctitle_shim", "Empty()")
     )
+    yield Figure("any other import", ours / empty, "{:.2f}", f"{ours / 10_000:.0f}", 1.2)
 
 
-def machine() -> dict[str, str]:
-    """Say on what and when this was measured."""
-    model = "unknown processor"
-    with contextlib.suppress(OSError, StopIteration):
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        model = next(line.partition(": ")[2] for line in lines if line.startswith("model name"))
-    system = platform.freedesktop_os_release().get("PRETTY_NAME", "") if sys.platform == "linux" else ""
-    return {
-        "date": datetime.date.today().isoformat(),
-        "system": f"{system}, {platform.system()} {platform.machine()}",
-        "processor": model,
-    }
+def status(at: Workshop) -> Iterator[Figure]:
+    """The command `status`, over `python -c pass`."""
+    ours = at.macos.instructions("-m", "airflow_setproctitle_shim", "status")
+    nothing = at.macos.instructions("-c", "pass")
+    yield Figure("status", ours / nothing, "{:.1f}", f"{ours / 1e6:.0f} M", 10)
+
+
+def doctor(at: Workshop) -> Iterator[Figure]:
+    """CPU seconds that `doctor` takes for a log of 100 MB."""
+    kinds = {kind: "".join(line.format(n=n) for n in range(10_000)) for kind, line in DEATHS.items()}
+    kinds.update((path.stem, path.read_text()) for path in sorted(ROOT.glob("tests/data/logs/*.log")))
+    path = at.directory / "a.log"
+    command = at.macos.command("-m", "airflow_setproctitle_shim", "doctor", "--json", str(path))
+    for kind, text in kinds.items():
+        path.write_bytes(text.encode() * (100_000_000 // len(text.encode())))
+        before = os.times()[2:4]  # the children's
+        report = run(command).stdout
+        seconds = sum(os.times()[2:4]) - sum(before)
+        signs = sum(death["count"] for death in json.loads(report)["deaths"])
+        if kind in DEATHS and not signs:
+            sys.exit(f"doctor saw no sign of a death in {DEATHS[kind]}")
+        yield Figure(f"doctor, 100 MB of {kind}", seconds, "{:.1f} s", f"{signs:,} signs", 10)
+
+
+def run(command: list[str], **environ: str) -> subprocess.CompletedProcess[str]:
+    """Run a command in an environment that is always the same. Exits with its complaints if it fails."""
+    done = subprocess.run(command, env={**FIXED, **environ}, capture_output=True, text=True, check=False)
+    # `status` and `doctor` end with 1 when something is to be done.
+    if done.returncode not in (0, 1) or "Traceback" in done.stderr:
+        sys.exit(f"{' '.join(command)} ended with {done.returncode}:\n{done.stdout}{done.stderr}")
+    return done
+
+
+def pip(*arguments: str) -> None:
+    """Run pip of the Python that runs this."""
+    command = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", *arguments]
+    if subprocess.run(command, check=False, stdout=sys.stderr).returncode:
+        sys.exit(f"pip {arguments[0]} failed, see above")
+
+
+def interpreter(value: str) -> str:
+    """Return the path of the Python that is meant. Raises argparse.ArgumentTypeError."""
+    path = shutil.which(value) or shutil.which(f"python{value}")
+    program = "import sys; sys.exit(sys.implementation.name != 'cpython' or sys.version_info < (3, 9))"
+    if not path or subprocess.run([path, "-c", program], check=False).returncode:
+        raise argparse.ArgumentTypeError(f"{value!r} is no path, name or version of a CPython from 3.9 on")
+    return path
+
+
+def table(columns: dict[str, list[Figure]]) -> str:
+    """Return the figures of each Python as a table in Markdown."""
+    lines = [["", *(f"Python {version}" for version in columns), "at most"]]
+    lines.append(["---"] * len(lines[0]))
+    for row in zip(*columns.values()):
+        limits = dict.fromkeys(figure.at_most for figure in row)
+        lines.append([row[0].what, *(figure.text for figure in row), ", ".join(limits)])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def main() -> int:
-    """Run what is asked for; print the table. Returns 1 when something needed is missing."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--only", default=",".join(SECTIONS), help="sections, with commas between")
-    parser.add_argument("--python", default=",".join(VERSIONS), help="versions whose start is measured")
-    parser.add_argument("--quick", action="store_true", help="of starts only our own, few rounds")
-    parser.add_argument("--json", type=Path, help="write the rows there too")
+    """Measure and print. Returns 1 if --check was given and a limit is not met."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--python", type=interpreter, action="append", help="path, name or version")
+    parser.add_argument("--quick", action="store_true", help="only the shim's own starts, in a minute")
+    parser.add_argument("--check", action="store_true", help="end with 1 and say so if a limit is not met")
     options = parser.parse_args()
-    sections, versions = options.only.split(","), options.python.split(",")
-    unknown = [section for section in sections if section not in SECTIONS]
-    if unknown:
-        parser.error(f"unknown section: {', '.join(unknown)} (there are: {', '.join(SECTIONS)})")
-    rows: list[Row] = []
-    try:
-        require("valgrind", "hyperfine")
-    except Missing as missing:
-        print(f"missing: {missing}", file=sys.stderr)
-        return 1
-    with contextlib.ExitStack() as stack:
-        workshop = Workshop(stack)
-        for section in sections:
-            # How start scales with Python's version matters; the rest is measured on the first.
-            for version in versions if section == "start" else versions[:1]:
-                try:
-                    with python(version) as interpreter:
-                        for row in SECTIONS[section](Run(workshop, interpreter, options.quick)):
-                            judge(row)
-                            rows.append(row)
-                            print(f"measured: {row.section}, {row.what}", file=sys.stderr, flush=True)
-                except Missing as missing:
-                    rows.append(Row(f"{section} {version}", "", "", note=f"missing: {missing}"))
-    where = machine()
-    print("\n".join([", ".join(where.values()), "", table(rows)]))
-    if options.json:
-        report = {**where, "rows": [{**asdict(row), "ratios": ratios(row)} for row in rows]}
-        options.json.write_text(json.dumps(report, indent=1) + "\n")
-    return 0
-
-
-def ratios(row: Row) -> dict[str, float]:
-    """Return the row's ratios by measure."""
-    return {m: round(f.ratio, 6) for m, f in row.figures.items() if f.ratio is not None}
+    if not shutil.which("valgrind"):
+        parser.error("valgrind is missing; on Debian and Ubuntu: apt-get install valgrind")
+    measurements = (our_starts, other_starts, imports, calls, misses, status, doctor)
+    columns: dict[str, list[Figure]] = {}
+    missed = []
+    for python in options.python or [sys.executable]:
+        with tempfile.TemporaryDirectory() as directory:
+            at = Workshop(Path(directory), python)
+            columns[at.version] = []
+            for measure in measurements[:1] if options.quick else measurements:
+                for figure in measure(at):
+                    columns[at.version].append(figure)
+                    line = f"Python {at.version}, {figure.what}: {figure.text}"
+                    print(line, file=sys.stderr, flush=True)
+                    if figure.cost > figure.limit:
+                        missed.append(f"NOT MET: {line}, at most {figure.at_most}")
+    print(f"{date.today()}, {platform.platform()}\n\n{table(columns)}")
+    for line in missed:
+        print(line, file=sys.stderr)
+    return 1 if missed and options.check else 0
 
 
 if __name__ == "__main__":
