@@ -55,11 +55,11 @@ exit([line.partition(" ")[2] for line in it["ps"]] != ["probe: worker 1", "probe
 hidden() {
     echo "Where macOS hides the startup file, Airflow's entry point gives the shim and says what mends it."
     late='import airflow_setproctitle_shim.airflow, setproctitle; print(setproctitle.__file__)'
-    served "$venv" && chflags -R hidden "$venv" || return 1
-    imports "$venv" setproctitle/__init__.py && said=$("$venv/bin/python" -c "$late" 2>&1) ||
-        said="Nothing was skipped: this Python reads hidden startup files."
+    served "$venv" && chflags -R hidden "$venv" && echo "Hidden:" || return 1
+    said="Nothing was skipped: this Python reads hidden startup files."
+    imports "$venv" setproctitle/__init__.py && said=$("$venv/bin/python" -c "$late" 2>&1)
     echo "$said"
-    chflags -R nohidden "$venv" && served "$venv" || return 1
+    chflags -R nohidden "$venv" && echo "Shown again:" && served "$venv" || return 1
     case $said in *"chflags -R nohidden"*/airflow_setproctitle_shim/replacement.py) ;; *) return 1 ;; esac
 }
 
@@ -115,7 +115,7 @@ json() { "$venv/bin/python" -c "import json, sys; it = json.load(open(sys.argv[1
 served() { imports "$1" airflow_setproctitle_shim/replacement.py; }
 imports() {  # imports ENVIRONMENT FILE: whether `import setproctitle` runs that file in a fresh interpreter
     origin=$("$1/bin/python" -c 'import importlib.util as u; print(u.find_spec("setproctitle").origin)')
-    echo "$origin"
+    echo "${AIRFLOW_SETPROCTITLE_SHIM:-on}: $origin"
     case $origin in */site-packages/"$2") ;; *) return 1 ;; esac
 }
 keep_reports() {  # macOS's crash reports since the start that name setproctitle
