@@ -1,18 +1,14 @@
 """python -m airflow_setproctitle_shim, and the command airflow-setproctitle-shim."""
 
-import _signal  # type: ignore[import-not-found]  # the C part of signal, which is loaded already
+import _signal  # type: ignore[import-not-found]  # what signal is made of, loaded already
+
+# Ctrl-C ends it as it ends any program: at once, and without a traceback.
+if _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:
+    _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
+
 import sys
 
-
-def main() -> int:
-    """Run the command line and return its exit status."""
-    # Ctrl-C ends it as it ends any program: at once, and without a traceback.
-    if _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:
-        _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
-    from .diagnosis.cli import main
-
-    return main()
-
+from .diagnosis.cli import main
 
 if __name__ == "__main__":
     sys.exit(main())

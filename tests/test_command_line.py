@@ -1,0 +1,180 @@
+"""The command line: what it prints, and its exit status, whoever reads it and whatever is broken."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from environments import ROOT, Venv, clean_environ, write
+
+import airflow_setproctitle_shim as shim
+from airflow_setproctitle_shim.diagnosis import cli
+
+SHIM = "airflow_setproctitle_shim"
+COMMANDS = ("status", "probe", "doctor", "sitecustomize")
+TEMPLATE = ROOT / "sitecustomize_template/sitecustomize.py"
+DEATH = "[WARNING] Worker (pid:7) was sent SIGSEGV!\n"
+WRONG = [
+    ("stauts", "stauts"),
+    ("status --titles", "--titles"),
+    ("status extra", "extra"),
+    ("status -n 3", "-n"),
+    ("sitecustomize --json", "--json"),
+    ("probe -n many", "many"),
+    ("probe -n 0", "'0'"),
+    ("probe -n 1.5", "1.5"),
+    ("probe -n", "-n"),
+    ("doctor nowhere.log", "nowhere.log"),
+    ("doctor --logs a.log", "--logs"),
+    ("--json", "status"),
+]
+
+
+@pytest.mark.parametrize("arguments", [[], ["--help"], ["-h"], ["status", "--help"]])
+def test_the_help_names_each_command(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(arguments) == 0
+    told = capsys.readouterr()
+    assert all(re.search(rf"(?m)^  {command} ", told.out) for command in COMMANDS) and not told.err
+    assert max(map(len, told.out.splitlines())) <= 80
+
+
+@pytest.mark.parametrize("option", ["-V", "--version"])
+def test_the_version_is_printed(option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([option]) == 0
+    assert capsys.readouterr().out.strip() == shim.__version__
+
+
+@pytest.mark.parametrize(("command", "named"), WRONG)
+def test_wrong_usage_is_named_for_people_and_for_programs(
+    command: str, named: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(command.split()) == 2
+    told = capsys.readouterr()
+    assert named in told.err and "--help" in told.err
+    assert cli.main([*command.split(), "--json"]) == 2
+    data = json.loads(capsys.readouterr().out)
+    assert data["ok"] is False and (named in data["error"] or command == "probe -n")
+
+
+def in_shell(script: str, directory: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run a line of bash, where $SHIM is the command line; its exit status is that of the first of a pipe."""
+    environ = clean_environ(
+        HOME=str(directory), AIRFLOW_HOME=str(directory), PYTHON=sys.executable, **variables
+    )
+    script = f'SHIM() {{ "$PYTHON" -m {SHIM} "$@"; }}; {script}; exit ${{PIPESTATUS[0]}}'
+    return subprocess.run(
+        ["bash", "-c", script], check=False, capture_output=True, text=True, env=environ, cwd=directory
+    )
+
+
+READERS = ["2>&1 | true", ">&-", "<&- >&- 2>&-", ">/dev/full 2>&1"]
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_the_exit_status_does_not_depend_on_the_reader(reader: str, tmp_path: Path) -> None:
+    if "full" in reader and not os.path.exists("/dev/full"):
+        pytest.skip("this system has no /dev/full")
+    write(tmp_path / "a", DEATH)
+    for command, status in {"status": 0, "doctor --json a": 1, "-V": 0, "probe -n x --json": 2}.items():
+        done = in_shell(f"SHIM {command} {reader}", tmp_path)
+        assert done.returncode == status, command
+        assert "Traceback" not in done.stderr and "Exception" not in done.stderr
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="this system has no /dev/full")
+def test_that_the_output_cannot_be_written_is_said_where_that_can_be_said(tmp_path: Path) -> None:
+    assert "No space left" in in_shell("SHIM status >/dev/full", tmp_path).stderr
+    done = in_shell("SHIM sitecustomize >/dev/full", tmp_path)
+    assert "No space left" in done.stderr and done.returncode == 1
+
+
+INTERRUPTED = f"""
+import os, signal, sys, threading
+signal.signal(signal.SIGINT, signal.default_int_handler)
+number = int(sys.argv.pop(1))
+def trace(frame, event, argument):
+    global number
+    if os.path.basename(os.path.dirname(frame.f_code.co_filename)) == 'diagnosis' or frame.f_code.co_filename.endswith('__main__.py'):
+        number -= 1
+        if number == 0:
+            os.kill(os.getpid(), signal.SIGINT)
+    return trace
+sys.settrace(trace)
+import runpy
+runpy.run_module({SHIM!r}, run_name="__main__")
+"""
+
+
+@pytest.mark.parametrize("line", [9, 50, 300, 1000])
+def test_ctrl_c_ends_it_without_a_traceback(line: int) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED, str(line), "status"], check=False, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stderr) == (-signal.SIGINT, "")
+
+
+def test_other_peoples_names_cannot_drive_the_terminal(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log = write(tmp_path / "\033[2Jx.log", f"\033]0;title\a {DEATH}")
+    assert cli.main(["doctor", str(log)]) == 1
+    told = capsys.readouterr().out
+    assert "\033" not in told and "\a" not in told and "?[2Jx" in told
+
+
+@pytest.mark.parametrize("name", ["caf\udce9", "ÿ日"])
+def test_a_name_that_cannot_be_encoded_is_shown_all_the_same(tmp_path: Path, name: str) -> None:
+    try:
+        write(tmp_path / f"{name}.log", DEATH)
+    except OSError:
+        pytest.skip("this file system has no such names")
+    for options in ("", "--json"):
+        done = in_shell(f"SHIM doctor {options} .", tmp_path, PYTHONIOENCODING="ascii")
+        assert (done.returncode, done.stderr) == (1, "")
+        assert ".log:1" in done.stdout
+
+
+BROKEN = {
+    "missing": "raise ModuleNotFoundError(__name__)",
+    "does not compile": "def",
+    "fails": "import sys; sys.no_such_name",
+}
+
+
+@pytest.mark.parametrize("how", BROKEN)
+@pytest.mark.parametrize("package", ["importlib_metadata", "wrapt"])
+def test_a_broken_dependency_costs_no_command_more_than_what_needs_it(
+    package: str, how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path / f"broken/{package}.py", BROKEN[how])
+    write(tmp_path / "a.log", DEATH)
+    variables = {"PYTHONPATH": str(tmp_path / "broken")}
+    needed = package == "importlib_metadata"
+    done = in_shell("SHIM status", tmp_path, **variables)
+    assert (done.returncode, done.stderr) == (int(needed), "")
+    assert ("importlib_metadata is broken" in done.stdout and "install" in done.stdout) is needed
+    done = in_shell("SHIM doctor a.log", tmp_path, **variables)
+    assert (done.returncode, done.stderr) == (1, "") and "was sent SIGSEGV!" in done.stdout
+    assert in_shell("SHIM sitecustomize", tmp_path, **variables).stdout == TEMPLATE.read_text()
+    if how == "missing":
+        done = in_shell("SHIM probe -n 1", tmp_path, **variables)
+        assert done.returncode == int(needed) and "Traceback" not in done.stderr
+
+
+def test_the_template_is_one_file_however_the_package_is_installed(make_venv: Callable[..., Venv]) -> None:
+    assert make_venv("setproctitle").run("-m", SHIM, "sitecustomize").stdout == TEMPLATE.read_text()
+    assert len(list(ROOT.glob("src/**/as_site_customize.py"))) == 1
+
+
+def test_the_installed_program_is_the_module(make_venv: Callable[..., Venv]) -> None:
+    venv = make_venv("setproctitle")
+    program = venv.path / "bin/airflow-setproctitle-shim"
+    done = subprocess.run([program, "-V"], check=True, capture_output=True, text=True, env=clean_environ())
+    assert done.stdout.strip() == shim.__version__

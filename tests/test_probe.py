@@ -1,0 +1,205 @@
+"""`probe` tells how forked workers end, without the shim and with it, in the user's own environment."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from environments import SWITCH, Venv, write
+from processes import wait_for
+
+from airflow_setproctitle_shim.diagnosis import cli, packages
+from airflow_setproctitle_shim.diagnosis import probe as module
+
+SHIM = "airflow_setproctitle_shim"
+NEEDS_3_10 = pytest.mark.skipif(sys.version_info < (3, 10), reason="processtitle needs Python 3.10")
+# A setproctitle that does what is put between, in a worker.
+MODULE = "import os\nparent, title = os.getpid(), ''\ndef setproctitle(new):\n    global title\n    title = new\n    {}\ndef getproctitle(): return title\n"
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in (SWITCH, "PYTHONPATH"):
+        monkeypatch.delenv(variable, raising=False)
+
+
+@pytest.fixture
+def on_a_mac(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Path]:
+    """Return a function that makes probe believe that it is on a Mac, with a setproctitle that does something."""
+
+    def make(does: str) -> Path:
+        monkeypatch.setattr(sys, "platform", "darwin")
+        monkeypatch.setattr(packages, "version", lambda name: "1.3.8")
+        monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+        return write(tmp_path / "setproctitle.py", MODULE.format(does))
+
+    return make
+
+
+def probe(capfd: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, dict[str, Any], str]:
+    """Return the exit status, the JSON, and what people read."""
+    status = cli.main(["probe", "--json", *arguments])
+    data = json.loads(capfd.readouterr().out)
+    assert cli.main(["probe", *arguments]) == status == int(not data["ok"])
+    return status, data, capfd.readouterr().out
+
+
+def test_workers_die_without_the_shim_and_none_does_with_it(capfd: pytest.CaptureFixture[str]) -> None:
+    status, data, text = probe(capfd, "-n", "25")
+    assert status == 0 and data["simulated"] and "SIMULATED" in text.splitlines()[0]
+    assert (data["without"]["killed"], data["without"]["ends"]) == (25, {"SIGSEGV": 25})
+    assert (data["with"]["killed"], data["with"]["ends"], data["with"]["served"]) == (0, {"ok": 25}, True)
+    assert data["says"] in text
+
+
+@pytest.mark.parametrize("value", ["off", "0", " Disable "])
+def test_off_in_the_environment_is_said(
+    value: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(SWITCH, value)
+    status, data, text = probe(capfd, "-n", "1")
+    assert status == 1 and data["with"]["served"] and data["with"]["killed"] == 0
+    assert data["fix"] == f"unset {SWITCH}" and data["fix"] in text
+
+
+def put_ps(directory: Path, script: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(directory / "ps", f"#!/bin/sh\n{script}\n").chmod(0o755)
+    monkeypatch.setenv("PATH", str(directory), prepend=os.pathsep)
+
+
+@NEEDS_3_10
+def test_titles_are_shown_by_ps(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv(SWITCH, "titles")
+    status, data, text = probe(capfd, "-n", "22")
+    assert status == 0
+    assert sorted(line.split(" ", 1)[1] for line in data["ps"]) == sorted(
+        f"probe: worker {n + 1}" for n in range(22)
+    )
+    assert data["ps"][0].split(" ", 1)[1] in text
+
+
+@pytest.mark.parametrize("script", ["exit 1", "echo '7 python'", "for i; do :; done; echo 1 probe: worker 2"])
+def test_titles_that_ps_does_not_show_are_a_failure(
+    script: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(SWITCH, "titles")
+    put_ps(tmp_path, script, monkeypatch)
+    status, data, _ = probe(capfd, "-n", "1")
+    assert status == 1 and "[titles]" in data["fix"] and "titles" in data["says"]
+
+
+def test_ps_is_asked_as_macoss_can_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """macOS's ps has no long options and takes what follows a `=` as a title."""
+    monkeypatch.setenv(SWITCH, "titles")
+    put_ps(tmp_path, f'echo "$*" >> {tmp_path}/asked; echo 1 probe: worker 1', monkeypatch)
+    assert probe(capfd, "-n", "1")[0] == 0
+    asked = (tmp_path / "asked").read_text().split()
+    assert not [word for word in asked if word.startswith("--") or "=," in word]
+
+
+def test_without_a_native_setproctitle_it_simulates_on_a_mac_too(
+    on_a_mac: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    on_a_mac("")
+    monkeypatch.setattr(packages, "version", lambda name: "")
+    _, data, text = probe(capfd, "-n", "2")
+    assert data["simulated"] and "SIMULATED" in text and data["without"]["ends"] == {"SIGSEGV": 2}
+
+
+def test_that_no_worker_died_is_no_success(make_venv: Callable[..., Venv], tmp_path: Path) -> None:
+    code = f"import sys; from {SHIM}.diagnosis import cli, packages; sys.platform = 'darwin'; packages.version = lambda name: '1'; sys.exit(cli.main(['probe', '-n', '3', '--json']))"
+    write(tmp_path / "setproctitle.py", MODULE.format("pass"))
+    done = make_venv("setproctitle").run("-c", code, check=False, PYTHONPATH=str(tmp_path))
+    data = json.loads(done.stdout)
+    assert done.returncode == 1 and not data["simulated"]
+    assert data["with"]["served"] and data["without"]["killed"] == 0
+    assert "probe -n 30" in data["fix"]
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks into /proc")
+def test_other_threads_run_while_workers_are_forked(
+    on_a_mac: Callable[[str], Path], capfd: pytest.CaptureFixture[str]
+) -> None:
+    on_a_mac("os.getpid() != parent and os._exit(len(os.listdir(f'/proc/{os.getppid()}/task')))")
+    _, data, _ = probe(capfd, "-n", "2")
+    [end] = data["without"]["ends"]
+    assert int(end.split()[1]) > 2
+
+
+def test_a_worker_that_leaves_or_hangs_is_told_from_one_that_is_killed(
+    on_a_mac: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(module, "SECONDS", 1)
+    on_a_mac("os.getpid() != parent and (os._exit(3) if new.endswith('1') else __import__('time').sleep(60))")
+    status, data, _ = probe(capfd, "-n", "2")
+    assert status == 1 and data["without"]["ends"] == {"exit 3": 1, "hung": 1}
+
+
+def test_a_program_that_cannot_fork_says_why(
+    on_a_mac: Callable[[str], Path], capfd: pytest.CaptureFixture[str]
+) -> None:
+    on_a_mac("").write_text("raise ImportError('no luck')\n")
+    assert cli.main(["probe"]) == 1
+    assert "ImportError: no luck" in capfd.readouterr().err
+
+
+def test_a_startup_file_that_is_gone_is_not_overlooked(fresh_venv: Venv) -> None:
+    assert fresh_venv.run("-m", SHIM, "probe", "-n", "2").returncode == 0
+    (fresh_venv.site_packages / f"{SHIM}.pth").unlink()
+    gone = fresh_venv.run("-m", SHIM, "probe", "-n", "2", check=False)
+    assert gone.returncode == 1 and "startup file is missing" in gone.stdout and "install" in gone.stdout
+
+
+def test_a_module_in_the_working_directory_is_not_what_is_probed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    write(tmp_path / "setproctitle.py", "raise SystemExit(1)\n")
+    monkeypatch.chdir(tmp_path)
+    assert probe(capfd, "-n", "2")[0] == 0
+
+
+ON_A_MAC = f"""
+import signal, sys
+for number in (signal.SIGINT, signal.SIGHUP):  # which a shell's background jobs, or nohup's, ignore
+    signal.signal(number, signal.SIG_DFL)
+from {SHIM}.diagnosis import cli, packages
+sys.platform, packages.version = "darwin", lambda name: "1.3.8"
+cli.main(["probe", "-n", "3"])
+"""
+HANGS = """
+import os, pathlib, time
+def setproctitle(title):
+    pathlib.Path(__file__).with_name(f"{os.getpid()}.pid").touch()
+    while True:
+        time.sleep(60)
+getproctitle = str
+"""
+
+
+@pytest.mark.parametrize("place", ["a worker", "the import"])
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
+def test_however_the_probe_ends_no_process_is_left(tmp_path: Path, end: signal.Signals, place: str) -> None:
+    write(tmp_path / "setproctitle.py", HANGS + ("setproctitle('')" if place == "the import" else ""))
+    environ = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    hanging = 3 if place == "a worker" else 1
+    with psutil.Popen(
+        [sys.executable, "-c", ON_A_MAC], env=environ, start_new_session=True, stderr=subprocess.PIPE
+    ) as probing:
+        wait_for("those that hang", lambda: len([*tmp_path.glob("*.pid")]) == hanging, 60)
+        started = probing.children(recursive=True)
+        assert len(started) > hanging - 1
+        probing.send_signal(end)
+        assert probing.wait(60) == -end
+        assert b"Traceback" not in probing.stderr.read()
+    _, alive = psutil.wait_procs(started, 30)
+    assert not alive
