@@ -12,8 +12,6 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-import psutil
-
 Result = TypeVar("Result")
 
 
@@ -73,7 +71,7 @@ def running(
 def in_session(session: int) -> list[int]:
     """The processes of a session that run, daemons that have left its process groups among them."""
     found = []
-    for pid in psutil.pids():
+    for pid in map(int, subprocess.check_output(["ps", "-A", "-o", "pid="]).split()):
         with contextlib.suppress(OSError):
             if os.getsid(pid) == session:
                 found.append(pid)
