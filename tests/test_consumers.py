@@ -45,7 +45,7 @@ def venv(consumer: Consumer, make_venv: Callable[..., Venv]) -> Venv:
         pytest.skip(f"not installed on this machine: {', '.join(missing)}")
     real = ["setproctitle", "processtitle; python_version >= '3.10'"] if sys.platform == "darwin" else []
     requirements = [*consumer.requirements, *real]
-    return make_venv(*requirements, exclude_newer=consumer.exclude_newer, python=consumer.python)
+    return make_venv(*requirements, exclude_newer=consumer.exclude_newer)
 
 
 @pytest.mark.parametrize("consumer", ids([consumer for consumer in CONSUMERS if not consumer.slow]))
@@ -62,7 +62,7 @@ def test_dies_without_the_shim_and_works_with_it(
 def test_dies_in_setproctitles_macos_code_and_reaches_none_with_the_shim(
     consumer: Consumer, venv: Venv, tmp_path: Path, macos_code: Callable[..., NativeCode], before: Before
 ) -> None:
-    native = macos_code(consumer.python)
+    native = macos_code()
     without = before(consumer, venv, native)
     after = harness.run(consumer, venv, tmp_path / "after", "", native)
     harness.record(consumer, native, without, after)
@@ -75,7 +75,7 @@ def test_dies_in_setproctitles_macos_code_and_reaches_none_with_the_shim(
 def test_ps_shows_titles_in_titles_mode_by_processtitles_macos_code_which_calls_nothing_of_apples(
     consumer: Consumer, venv: Venv, tmp_path: Path, macos_code: Callable[..., NativeCode]
 ) -> None:
-    after = harness.run(consumer, venv, tmp_path / "titles", "titles", macos_code(consumer.python))
+    after = harness.run(consumer, venv, tmp_path / "titles", "titles", macos_code())
     assert after.done, after.failure + tail(after)
     if sys.platform != "darwin":  # There the native code writes no log.
         assert {line.split(maxsplit=1)[1] for line in after.native} == {"loaded processtitle._processtitle"}

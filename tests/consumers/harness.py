@@ -64,7 +64,6 @@ class Consumer:
     needs: Sequence[str] = ()  # programs of the system
     titles: Sequence[str] = ()
     slow: bool = True
-    python: str | None = None  # a version; else the one that runs the tests
     environ: dict[str, str] = field(default_factory=dict)
 
     @property
