@@ -70,6 +70,7 @@ crash() {
     for _ in 1 2 3 4 5 6; do
         sleep 20
         keep_reports
+        [ -n "$(ls "$found/crash-reports")" ] || continue
         shim doctor --json "$found/crash-reports" >"$found/doctor.json"
         json "$found/doctor.json" '
 print("the doctor looked at", it["looked_at"], "and named", [death["cause"] for death in it["deaths"]])
