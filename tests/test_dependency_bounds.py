@@ -15,7 +15,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.network]
 ERAS = {"2.10.5": "2025-02-10", "3.0.6": "2025-09-05", "3.3.2": "2026-10-01"}
 PYPROJECT = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
 # wrapt is imported in neutralise.py and lineage.py, importlib-metadata in the diagnosis.
-IMPORTERS = [f"tests/test_{name}.py" for name in ("neutralise", "lineage", "doctor")]
+IMPORTERS = [f"tests/test_{name}.py" for name in ("neutralise", "lineage", "status")]
 
 
 def resolved(directory: Path, day: str, *requirements: str) -> list[str]:

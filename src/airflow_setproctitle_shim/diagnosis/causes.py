@@ -16,7 +16,7 @@ FAULTHANDLER = "export PYTHONFAULTHANDLER=1\nPython then prints where it was whe
 NO_PROXY = "export NO_PROXY='*'\nPython then does not ask macOS for its proxies."
 NO_KERBEROS = "export PGGSSENCMODE=disable\nPostgreSQL's library then does not ask macOS for Kerberos."
 NO_CHECK = "export OBJC_DISABLE_INITIALIZE_FORK_SAFETY=YES\nObjective-C then does not end forked processes."
-SECRET = "export AIRFLOW__API_AUTH__JWT_SECRET=...\nOne secret for all parts of Airflow. Compare their clocks, too."
+ONE_KEY = "export AIRFLOW__API_AUTH__JWT_SECRET=...\nOne secret for all parts of Airflow. Compare their clocks, too."
 TRY = (RESTART, FAULTHANDLER, NO_PROXY, NO_KERBEROS, NO_CHECK, SPAWN)
 NOT_ALONE = "The shim alone does not prevent this."
 
@@ -70,7 +70,7 @@ CAUSES = (
 UNKNOWN = Cause("unknown", "A process died, but not why.", TRY, prevented=None)
 NOT_FORK = Cause("not fork", "Python died without a fork. The shim is not for this.", (CONSOLE,), blames_fork=False)
 API = Cause("execution-api", "Airflow's API refused workers (401). No process died of it.",
-            (SECRET,), "https://github.com/apache/airflow/issues/49871", blames_fork=False)
+            (ONE_KEY,), "https://github.com/apache/airflow/issues/49871", blames_fork=False)
 # fmt: on
 ALL = (*CAUSES, UNKNOWN, NOT_FORK, API)
 # Functions that call setproctitle's C function themselves. Nothing of that shows in Python's frames, so they are
