@@ -77,9 +77,8 @@ ALL = (*CAUSES, UNKNOWN, NOT_FORK, API)
 # the innermost.
 CALLERS = re.compile(
     r"/(gunicorn|airflow|distributed|xdist|granian)/.*\.py (_setproctitle|init_process|_run_worker|_?execute_work\w*"
-    r"|_run_processor_manager|_?run_file_processor|_handle_dag_file_processing|_start_by_fork|serve_logs|startup"
-    r"|\w*fork\w*|(?<=/local_executor\.py )(run|start)|(?<=_config\.py )\w+|(?<=/api_server_command\.py )\w+"
-    r"|(?<=/base_executor\.py )\w+|(?<=/proctitle\.py )\w+|(?<=/remote\.py )\w+|(?<=granian/server/common\.py )\w+)$"
+    r"|_run_processor_manager|_?run_file_processor|_handle_dag_file_processing|_start_by_fork|serve_logs|startup|\w*fork\w*)$"
+    r"|/(local_executor|gunicorn_config|api_server_command|base_executor|distributed/proctitle|xdist/remote)\.py \w+$"
 )
 
 

@@ -6,6 +6,7 @@ import contextlib
 import getopt
 import json
 import os
+import re
 import sys
 from pathlib import Path
 from typing import TextIO
@@ -15,8 +16,8 @@ from .. import __version__
 HELP = """\
 usage: airflow-setproctitle-shim COMMAND
 
-Keeps setproctitle from crashing forked processes on macOS.
-These commands tell whether it does. None of them changes anything.
+Keeps setproctitle from crashing forked processes on macOS. These commands
+tell whether it does. None of them changes anything.
 
   status            Is the shim on in this Python? Whom does it protect?
   probe [-n N]      Does it work? Forks N workers (20) without it, then with it.
@@ -26,14 +27,10 @@ These commands tell whether it does. None of them changes anything.
   sitecustomize     Prints what switches the shim on where Python reads no
                     startup files.
 
-  --json            Print JSON (status, probe, doctor).
-  -V, --version     Print the version.
-  -h, --help        Print this.
-
+--json prints JSON (status, probe, doctor); -V, --version; -h, --help.
 Exit status: 0 fine, 1 something is to be done, 2 wrong usage.
 """
-MOST = 10_000  # workers
-# And the options that they take.
+# The options that each command takes.
 COMMANDS = {"status": ["--json"], "probe": ["--json", "-n"], "doctor": ["--json"], "sitecustomize": []}
 
 
@@ -44,65 +41,61 @@ def main(arguments: list[str] | None = None) -> int:
     sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")  # Paths may hold anything.
+    status, message = 1, ""
     try:
-        return _run(arguments)
+        return _run(*parse(arguments))
+    except getopt.GetoptError as error:
+        status, message = 2, str(error)
     except Exception as error:  # noqa: BLE001  # a traceback helps no user
-        usage = isinstance(error, getopt.GetoptError)
-        message = (
-            str(error)
-            if isinstance(error, (getopt.GetoptError, OSError))
-            else f"{type(error).__name__}: {error}"
-        )
+        message = str(error) if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
     if "--json" in arguments:
         _print(json.dumps({"ok": False, "error": message}, indent=2) + "\n", sys.stdout)
-    help_ = "For help: airflow-setproctitle-shim --help\n" * usage
-    _print(f"airflow-setproctitle-shim: {message}\n{help_}", sys.stderr)
-    return 1 + usage
+    more = "For help: airflow-setproctitle-shim --help\n" * (status == 2)
+    _print(f"airflow-setproctitle-shim: {message}\n{more}", sys.stderr)
+    return status
 
 
 def parse(arguments: list[str]) -> tuple[str, dict[str, str], list[str]]:
     """Return the command, the options and the PATHs that are given. Raises GetoptError where that is wrong usage."""
     given, operands = getopt.gnu_getopt(arguments, "hVn:", ["help", "version", "json"])
-    options = dict(given)
-    if not arguments or {"-h", "--help", "-V", "--version"} & options.keys():
-        return "help" if {"-V", "--version"}.isdisjoint(options) else "version", options, []
-    command, *paths = operands or [""]
+    options, (command, *paths) = {"-n": "20", **dict(given)}, operands or [""]
+    if not arguments or {"-h", "--help"} & options.keys():
+        return "help", options, paths
+    if {"-V", "--version"} & options.keys():
+        return "version", options, paths
     if command not in COMMANDS:
         raise getopt.GetoptError(f"no command {command!r}: there are {', '.join(COMMANDS)}")
-    more = [option for option in options if option not in COMMANDS[command]] + paths * (command != "doctor")
-    if more:
-        raise getopt.GetoptError(f"{command} does not take {more[0]!r}")
-    number = options.get("-n", "1")
-    if not (number.isascii() and number.isdigit() and 0 < int(number) <= MOST):
-        raise getopt.GetoptError(f"-n {number!r} is not a whole number from 1 to {MOST}")
+    foreign = [option for option, _ in given if option not in COMMANDS[command]]
+    if foreign := foreign or paths * (command != "doctor"):
+        raise getopt.GetoptError(f"{command} does not take {foreign[0]!r}")
+    if not re.fullmatch(r"[1-9]\d{0,3}|10000", options["-n"], re.ASCII):
+        raise getopt.GetoptError(f"-n {options['-n']!r} is not a whole number from 1 to 10000")
     return command, options, paths
 
 
-def _run(arguments: list[str]) -> int:
-    """Do what is asked and return the exit status. Only what it needs is imported."""
-    command, options, paths = parse(arguments)
-    if command in ("help", "version"):
-        _print(HELP if command == "help" else f"{__version__}\n", sys.stdout)
-        return 0
+def _run(command: str, options: dict[str, str], paths: list[str]) -> int:
+    """Do what is asked and return the exit status."""
+    texts = {"help": HELP, "version": f"{__version__}\n"}
     if command == "sitecustomize":
         # Not named sitecustomize: a wheel with a file of that name looks like malware to scanners.
         file = Path(__file__).parents[1] / "as_site_customize.py"
         return int(not _print(file.read_text("utf-8"), sys.stdout))
-    if missing := [path for path in paths if path != "-" and not os.path.exists(path)]:
-        raise getopt.GetoptError(f"there is no file or directory {missing[0]!r}")
-    from . import doctor, printing, probe, status
+    if command in texts:
+        _print(texts[command], sys.stdout)
+        return 0
+    from . import doctor, printing, probe, status  # The rest does without what may be broken.
 
     if command == "doctor":
+        if missing := [path for path in paths if path != "-" and not os.path.exists(path)]:
+            raise getopt.GetoptError(f"there is no file or directory {missing[0]!r}")
         data, lines = (found := doctor.diagnose(paths)), printing.of_report(found)
     elif command == "probe":
-        data, lines = (found := probe.probe(int(options.get("-n", "20")))), printing.of_probe(found)
+        data, lines = (found := probe.probe(int(options["-n"]))), printing.of_probe(found)
     else:
         data, lines = (found := status.status()), printing.of_status(found)
-    if "--json" in options:
-        lines = [json.dumps(data, indent=2)]
-    else:  # What would drive the terminal is not printed: it may come from anybody's files.
-        lines = ["".join(it if it.isprintable() else "?" for it in line) for line in lines]
-    _print("\n".join([*lines, ""]), sys.stdout)
+    # What would drive the terminal is not printed: it may come from anybody's files.
+    lines = ["".join(it if it.isprintable() else "?" for it in line) for line in lines]
+    _print((json.dumps(data, indent=2) if "--json" in options else "\n".join(lines)) + "\n", sys.stdout)
     return int(not data["ok"])  # whatever becomes of the output
 
 
@@ -110,10 +103,12 @@ def _print(text: str, stream: TextIO) -> bool:
     """Print text. Return whether it could be written; if not, a line on stderr says so."""
     try:
         print(text, end="", file=stream, flush=True)
+        return True
     except OSError as error:
         with contextlib.suppress(OSError, ValueError):  # Nor is what is left written at exit.
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-        if not isinstance(error, BrokenPipeError) and stream is sys.stdout:  # A reader that left is no error.
+        if isinstance(error, BrokenPipeError):  # A reader that left is no error.
+            return True
+        if stream is sys.stdout:
             _print(f"airflow-setproctitle-shim: cannot print: {error}\n", sys.stderr)
-        return isinstance(error, BrokenPipeError)
-    return True
+        return False

@@ -22,10 +22,8 @@ GONE = ""  # does not import it at all
 
 
 class Caller(NamedTuple):
-    """What a program does from a version on."""
-
     name: str
-    since: str
+    since: str  # the version from which on it does that
     what: str
 
 
@@ -52,9 +50,9 @@ CALLERS = (
     Caller("ray", "2.56", GONE),
 )
 FIELD = re.compile(r"(?im)^(name|version):[ \t]*(\S+)[ \t\r]*$")
-REQUIRES = re.compile(  # on macOS, and without an extra
-    r"(?im)^Requires-Dist:\s*setproctitle\s*(?![\w.-])(?!.*\bextra\s*==)"
-    r"(?!.*(==\s*['\"](linux|win32|windows)|!=\s*['\"]darwin))"
+# On macOS, and without an extra.
+REQUIRES = re.compile(
+    r"(?im)^Requires-Dist:\s*setproctitle\s*(?![\w.-])(?!.*\bextra\s*==|.*(==\s*['\"](linux|win)|!=\s*['\"]darwin))"
 )
 
 
@@ -114,7 +112,7 @@ def install(requirement: str = DISTRIBUTION, how: str = "--force-reinstall --no-
 def startup_file() -> tuple[Path, bool]:
     """Return where the startup file should be, and whether Python reads startup files there.
 
-    Raises what importing a broken importlib_metadata raises, and LookupError if the shim is not installed.
+    Raises LookupError if the shim is not installed, and what importing a broken importlib_metadata raises.
     """
     from importlib_metadata import Distribution
 
@@ -122,14 +120,14 @@ def startup_file() -> tuple[Path, bool]:
         path = Path(str(Distribution.from_name(DISTRIBUTION).locate_file(f"{PACKAGE}.pth")))
     except Exception as error:  # Metadata may be in any state.
         raise LookupError(DISTRIBUTION) from error
-    places = [*site.getsitepackages(), *([site.getusersitepackages()] if site.ENABLE_USER_SITE else [])]
+    places = [*site.getsitepackages(), *[site.getusersitepackages()][: bool(site.ENABLE_USER_SITE)]]
     return path, path.parent.resolve() in [Path(place).resolve() for place in places]
 
 
-def installed_at() -> str:
+def installed() -> str:
     """Return when the shim was installed: the time of its RECORD, or else of this file."""
-    records = list[Path]()
+    records = [Path(__file__)]
     with contextlib.suppress(Exception):
-        records = [*startup_file()[0].parent.glob(f"{PACKAGE}-*.dist-info/RECORD")]
-    seconds = max(file.stat().st_mtime for file in records or [Path(__file__)])
-    return f"{datetime.datetime.fromtimestamp(seconds, datetime.timezone.utc):%Y-%m-%d %H:%M:%S} +0000"
+        records = [*startup_file()[0].parent.glob(f"{PACKAGE}-*.dist-info/RECORD")] or records
+    at = datetime.datetime.fromtimestamp(max(file.stat().st_mtime for file in records), datetime.timezone.utc)
+    return f"{at:%Y-%m-%d %H:%M:%S} +0000"

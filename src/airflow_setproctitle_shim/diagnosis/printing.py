@@ -8,27 +8,22 @@ import textwrap
 from typing import Any
 
 WIDTH = 79
-NOBODY = """\
-No program that is known to use setproctitle is installed here, by metadata and a list of known programs. Your
-own code was not looked at. Is this the Python that runs your workers?"""
+NOBODY = """No program that is known to use setproctitle is installed here, by metadata and a list of known
+programs. Your own code was not looked at. Is this the Python that runs your workers?"""
 
 
 def of_status(status: dict[str, Any]) -> list[str]:
     """Return what `status` prints."""
-    lines, protects = (
-        [*_wrapped(status["says"]), *_rows("fix", [status["fix"]])],
-        ", ".join(status["protects"]),
-    )
-    if protects and not status["setproctitle"]:
-        protects += " (once setproctitle is installed)"
+    lines = [*_wrapped(status["says"]), *_rows("fix", [status["fix"]])]
     if status["on"] or not status["ok"]:
-        lines += _wrapped(f"  protects  {protects}", 12) if protects else []
-        lines += [
-            f"  python    {status['python']}  {status['executable']}",
-            f"  titles    {status['titles']}",
-        ]
+        who = ", ".join(status["protects"]) + " (once setproctitle is installed)" * (
+            not status["setproctitle"]
+        )
+        lines += _wrapped(f"  protects  {who}", 12) if status["protects"] else []
+        lines.append(f"  python    {status['python']}  {status['executable']}")
+        lines.append(f"  titles    {status['titles']}")
     lines += [line for other in status["others"] for line in _wrapped(f"  {other}", 4)]
-    return lines if protects or status["others"] else [*lines, *_wrapped(NOBODY)]
+    return lines if status["protects"] or status["others"] else [*lines, *_wrapped(NOBODY)]
 
 
 def of_probe(probe: dict[str, Any]) -> list[str]:
@@ -55,17 +50,12 @@ def of_report(report: dict[str, Any]) -> list[str]:
     lines += _wrapped(f"looked at   {looked_at or 'nothing'}", 12)
     lines += [f"no such     {_short(path)}" for path in report["missing"]]
     unread = [f"not read    {_short(file['path'])}: {file['why']}" for file in report["not_read"]]
-    return lines + (
-        unread if len(unread) < 5 else [*unread[:3], f"not read    {len(unread) - 3} more: see --json"]
-    )
+    return [*lines, *unread[:3], *[f"            and {len(unread) - 3} more: see --json"][: len(unread) > 3]]
 
 
 def _of_death(death: dict[str, Any], beside_known: bool, installed: str) -> list[str]:
-    signs, last, advice = (
-        f"{death['count']} {_plural('sign', death['count'])}",
-        death["last"],
-        death["advice"],
-    )
+    signs, last = f"{death['count']} {_plural('sign', death['count'])}", death["last"]
+    advice = death["advice"]
     says = f"{signs} of {death['cause']}: {death['says']}"
     if death["cause"] == "unknown":
         says = f"{signs} that a process died, but not why."
@@ -81,9 +71,8 @@ def _of_death(death: dict[str, Any], beside_known: bool, installed: str) -> list
 
 def _wrapped(text: str, indent: int = 0) -> list[str]:
     """Return a sentence's lines; `indent`: blanks before the second and later ones."""
-    return textwrap.wrap(
-        text, WIDTH, subsequent_indent=" " * indent, break_on_hyphens=False, break_long_words=False
-    )
+    wrapper = textwrap.TextWrapper(WIDTH, "", " " * indent, break_on_hyphens=False, break_long_words=False)
+    return wrapper.wrap(text)
 
 
 def _rows(label: str, pieces: list[str]) -> list[str]:

@@ -26,17 +26,17 @@ def probe(children: int) -> dict[str, Any]:
     """
     simulated = "" if packages.version("setproctitle") else "no setproctitle is installed here"
     simulated = simulated if sys.platform == "darwin" else "this is not a Mac"
-    here = setting()
+    value = setting()
     off = _run("off", children, bool(simulated))
-    on = _run("auto" if here in OFF else here, children, bool(simulated))
-    says, fix = _verdict(off, on, here)
+    on = _run("auto" if value in OFF else value, children, bool(simulated))
+    says, fix = _verdict(off, on, value, children)
     verdict = {"ok": says.startswith("OK"), "simulated": bool(simulated), "says": says, "fix": fix}
     return {**verdict, "why_simulated": simulated, "ps": on.pop("ps"), "without": off, "with": on}
 
 
-def _verdict(off: dict[str, Any], on: dict[str, Any], here: str) -> tuple[str, str]:
+def _verdict(off: dict[str, Any], on: dict[str, Any], value: str, children: int) -> tuple[str, str]:
     """Return what the two runs show, and a line to copy where something is to be done."""
-    children, titles = on["children"], [f"probe: worker {n + 1}" for n in range(on["children"])]
+    titles = sorted(f"probe: worker {n + 1}" for n in range(children))
     if on["killed"] + on["ends"].get("ok", 0) < children or any("exit" in end for end in off["ends"]):
         return f"FAILED: workers ended by themselves, or hung. {on['stderr'] or off['stderr']}", ""
     if not on["served"]:
@@ -44,14 +44,14 @@ def _verdict(off: dict[str, Any], on: dict[str, Any], here: str) -> tuple[str, s
         return f"NOT OK: the shim is not on here. {why}", fix or f"{packages.COMMAND} status"
     if on["killed"]:
         return f"NOT OK: {on['killed']} workers were killed with the shim.", f"{packages.COMMAND} doctor"
-    if here == "titles" and sorted(line.partition(" ")[2] for line in on["ps"]) != sorted(titles):
+    if value == "titles" and sorted(line.partition(" ")[2] for line in on["ps"]) != titles:
         fix = packages.install(f"'{packages.DISTRIBUTION}[titles]'", "--upgrade")
         return "NOT OK: ps does not show the titles that were set.", fix
     if off["ends"] == {"ok": children}:
         more = f"{packages.COMMAND} probe -n {min(10 * children, 10_000)}"
         return "NOT PROVED: no worker was killed without the shim, either. Try more of them.", more
-    if here in OFF:
-        return f"NOT OK: the shim works, but {VARIABLE}={here} switches it off here.", f"unset {VARIABLE}"
+    if value in OFF:
+        return f"NOT OK: the shim works, but {VARIABLE}={value} switches it off here.", f"unset {VARIABLE}"
     return "OK: the shim works.", ""
 
 
@@ -62,8 +62,7 @@ def _run(value: str, children: int, simulate: bool) -> dict[str, Any]:
         path, is_read = packages.startup_file()
         # On a Mac, Python itself runs it.
         file = str(path) if is_read and path.exists() and sys.platform != "darwin" else ""
-    titles = value == "titles"
-    given = {"children": children, "at_once": AT_ONCE, "seconds": SECONDS, "titles": titles, "file": file}
+    given = [children, AT_ONCE, SECONDS, value == "titles", file]
     paths = [str(STAND_IN)] * simulate + os.environ.get("PYTHONPATH", "").split(os.pathsep)
     environ = {**os.environ, VARIABLE: value}
     environ["PYTHONPATH"] = os.pathsep.join(os.path.abspath(path) for path in paths if path)

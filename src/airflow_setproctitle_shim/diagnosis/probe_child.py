@@ -74,4 +74,4 @@ def main(children: int, at_once: int, seconds: int, titles: bool, file: str) -> 
 
 
 if __name__ == "__main__":
-    main(**json.loads(sys.argv[1]))
+    main(*json.loads(sys.argv[1]))

@@ -10,7 +10,18 @@ import sys
 from typing import Any
 
 from .. import OFF, REPLACEMENT, VARIABLE, __version__, finder, is_active, setting
-from . import packages
+from .packages import (
+    CALLS,
+    COMMAND,
+    PACKAGE,
+    PYTHON,
+    callers,
+    install,
+    installed,
+    origin,
+    startup_file,
+    version,
+)
 
 CALL = re.compile(rb"(?m)^import .*airflow_setproctitle_shim.*startup\(\)")
 
@@ -22,15 +33,13 @@ def why_skipped() -> tuple[str, str]:
     Raises what importing a broken importlib_metadata raises.
     """
     try:
-        path, is_read = packages.startup_file()
+        path, is_read = startup_file()
     except LookupError:
-        return "the shim can be imported, but is not installed", packages.install()
+        return "the shim can be imported, but is not installed", install()
     other = path.with_name("sitecustomize.py")
-    lasting = f"{packages.COMMAND} sitecustomize > {shlex.quote(str(other))}"
+    lasting = f"{COMMAND} sitecustomize > {shlex.quote(str(other))}"
     if other.exists():
-        lasting = (
-            f"echo 'import {packages.PACKAGE}; {packages.PACKAGE}.startup()' >> {shlex.quote(str(other))}"
-        )
+        lasting = f"echo 'import {PACKAGE}; {PACKAGE}.startup()' >> {shlex.quote(str(other))}"
     unhide = f"chflags -R nohidden {shlex.quote(sys.prefix)}\nmacOS may hide it again. What lasts: {lasting}"
     there = path.exists()
     hidden = there and getattr(path.lstat(), "st_flags", 0) & stat.UF_HIDDEN  # python/cpython #113659
@@ -38,42 +47,36 @@ def why_skipped() -> tuple[str, str]:
     reasons = (
         (sys.flags.no_site, "Python was started with -S", "start Python without -S"),
         # PEP 829
-        (
-            sys.version_info >= (3, 18),
-            "this Python ignores the startup file",
-            packages.install(how="--upgrade"),
-        ),
-        (not there, "the startup file is missing", packages.install()),
+        (sys.version_info >= (3, 18), "this Python ignores the startup file", install(how="--upgrade")),
+        (not there, "the startup file is missing", install()),
         (hidden, "macOS hides the startup file, and Python skips hidden ones", unhide),
         (not is_read, "the startup file lies where Python does not look for one", lasting),
-        (silent, "the startup file does not switch the shim on", packages.install()),
+        (silent, "the startup file does not switch the shim on", install()),
     )
     return next(((why, fix) for so, why, fix in reasons if so), ("", ""))
 
 
 def status() -> dict[str, Any]:
     """Return what `status --json` prints. Strings are "" for what is not there."""
-    runs, shown = packages.origin("setproctitle"), packages.version("processtitle")
-    titles = (
-        f"shown by setproctitle {packages.version('setproctitle')}" if runs else "none: no setproctitle here"
-    )
+    runs, shown = origin("setproctitle"), version("processtitle")
+    titles = f"shown by setproctitle {version('setproctitle')}" if runs else "none: no setproctitle here"
     if runs == REPLACEMENT:
         titles = "remembered, not shown"
         if finder.shows_titles:
             titles = f"shown in ps by processtitle {shown}" if shown else f"{titles}: processtitle is missing"
     programs, protects = dict[str, str](), list[str]()
     try:
-        programs = packages.callers()
-        protects = [program for program, what in programs.items() if what == packages.CALLS]
+        programs = callers()
+        protects = [program for program, what in programs.items() if what == CALLS]
         ok, says, fix = _verdict(protects, runs)
     except Exception as error:  # noqa: BLE001  # It may be broken in any way.
         says = f"Not known: importlib_metadata is broken ({type(error).__name__}: {error})."
-        ok, fix = False, packages.install("importlib-metadata")
+        ok, fix = False, install("importlib-metadata")
     others = [f"{program} {what}" for program, what in programs.items() if program not in protects]
     facts = {
         "python": sys.version.split()[0], "executable": sys.executable, "platform": sys.platform,
-        "shim": __version__, "installed": packages.installed_at(), "variable": os.environ.get(VARIABLE, ""),
-        "setproctitle": packages.version("setproctitle"), "processtitle": shown, "import_runs": runs, "titles": titles,
+        "shim": __version__, "installed": installed(), "variable": os.environ.get(VARIABLE, ""),
+        "setproctitle": version("setproctitle"), "processtitle": shown, "import_runs": runs, "titles": titles,
     }  # fmt: skip
     here = {"ok": ok, "on": is_active(), "says": says, "fix": fix, "protects": protects, "others": others}
     return {**here, **facts}
@@ -87,7 +90,7 @@ def _verdict(protects: list[str], runs: str) -> tuple[bool, str, str]:
         says = (
             f"ON, but another import hook comes first: `import setproctitle` runs {runs}. Workers can crash."
         )
-        return False, says, f"{packages.PYTHON} -v -c 'import setproctitle' 2>&1 | grep setproctitle"
+        return False, says, f"{PYTHON} -v -c 'import setproctitle' 2>&1 | grep setproctitle"
     if sys.platform != "darwin":
         system = {"linux": "Linux", "win32": "Windows"}.get(sys.platform, sys.platform)
         whom = f" On a Mac it would protect {', '.join(protects)}." if protects else ""
@@ -97,8 +100,5 @@ def _verdict(protects: list[str], runs: str) -> tuple[bool, str, str]:
         return True, says, f"unset {VARIABLE}"
     why, fix = why_skipped()
     if not why:
-        why, fix = (
-            "something switched it off again",
-            f"{packages.PYTHON} -v -c pass 2>&1 | grep -i -e shim -e pth",
-        )
+        why, fix = "something switched it off again", f"{PYTHON} -v -c pass 2>&1 | grep -i -e shim -e pth"
     return False, f"OFF: {why}. Workers can crash.", fix
