@@ -138,7 +138,7 @@ def macos_code(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Native
     On a Mac that is what is installed.
     """
     if sys.platform == "darwin":
-        return lambda python=None: NativeCode("setproctitle on macOS", Path())
+        return lambda python=None: NativeCode("setproctitle on macOS", None)
     if (os.uname().sysname, os.uname().machine) != ("Linux", "x86_64"):
         pytest.skip("the macOS code is loaded on x86_64 Linux only")
     pytest.importorskip("lief", reason="needs the dependency group macos-code")

