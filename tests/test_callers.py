@@ -14,7 +14,7 @@ IMPORTS = re.compile(
     r"(?m)^[ \t]*(?:from setproctitle|import setproctitle)\b|import\w*\(['\"]setproctitle['\"]\)"
 )
 MAC = re.compile(r"(?i)darwin|is_mac|macos")
-NEAR = 12  # lines
+NEAR = 6  # lines
 
 
 def seen(directory: Path) -> str:

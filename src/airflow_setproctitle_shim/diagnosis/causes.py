@@ -90,13 +90,10 @@ def of_report(lines: str, cut_off: bool = False) -> tuple[Cause, str]:
     return UNKNOWN, ""
 
 
-def of_dump(frames: list[str]) -> Cause:
+@functools.lru_cache(maxsize=1000)
+def of_dump(frames: tuple[str, ...]) -> Cause:
     """Return the cause that a dump's frames ("file function", innermost first) tell."""
     if frames and CALLERS.search(frames[0]):
         return CAUSES[0]
-    return next(filter(None, map(_of_frame, frames)), UNKNOWN)
-
-
-@functools.lru_cache(maxsize=10_000)
-def _of_frame(frame: str) -> Cause | None:
-    return next((cause for cause in CAUSES if re.search(cause.python, frame)), None)
+    known = (cause for frame in frames for cause in CAUSES if re.search(cause.python, frame))
+    return next(known, UNKNOWN)

@@ -37,11 +37,6 @@ class Crash(NamedTuple):
     forked: bool  # or not known
 
 
-def is_report(head: str) -> bool:
-    """Return whether a file that begins so is, or holds, a crash report."""
-    return bool(REPORT.search(head))
-
-
 def read_report(text: str, place: str) -> Iterator[Sign]:
     """Yield a sign for each crash report of Python. Raises ValueError at the end if one is cut off."""
     text = "\n" + re.sub(r"(?m)^[ >`]+|[ \r]+$", "", text.replace("\t", " "))

@@ -72,14 +72,14 @@ def _files(places: list[str], missing: list[str], not_read: dict[str, str]) -> I
     """Yield the files in the places; note places that are missing, and directories that cannot be read."""
 
     def note(error: OSError) -> None:
-        not_read[error.filename] = str(error.strerror)
+        if error.filename not in places or os.path.isdir(error.filename):
+            not_read[error.filename] = str(error.strerror)
 
     for place in places:
-        if not os.path.isdir(place):
-            there = place == "-" or os.path.exists(place)
-            yield from [place] if there else []
-            missing.extend([] if there else [place])
-            continue
+        if place == "-" or os.path.exists(place) and not os.path.isdir(place):
+            yield place
+        elif not os.path.exists(place):
+            missing.append(place)
         for directory, _, names in os.walk(place, onerror=note):
             # macOS keeps reports of much else beside those of crashes.
             ends = (".ips", ".crash") if "DiagnosticReports" in directory else ("",)
@@ -89,7 +89,7 @@ def _files(places: list[str], missing: list[str], not_read: dict[str, str]) -> I
 
 def _signs(file: BinaryIO, head: bytes, place: str, looked_at: Counter[str]) -> Iterator[signs.Sign]:
     """Yield the signs in a file by what it holds, and count it."""
-    if not crash_reports.is_report(head.decode("utf-8-sig", "replace")):
+    if not crash_reports.REPORT.search(head.decode("utf-8-sig", "replace")):
         looked_at["log"] += 1
         yield from signs.read_log(file, head, place)
         return

@@ -48,9 +48,10 @@ def of_report(report: dict[str, Any]) -> list[str]:
         lines += [*_of_death(death, death not in deaths[:1], shim["installed"]), ""]
     looked_at = ", ".join(f"{number} {_plural(kind, number)}" for kind, number in report["looked_at"].items())
     lines += _wrapped(f"looked at   {looked_at or 'nothing'}", 12)
-    lines += [f"no such     {_short(path)}" for path in report["missing"]]
-    unread = [f"not read    {_short(file['path'])}: {file['why']}" for file in report["not_read"]]
-    return [*lines, *unread[:3], *[f"            and {len(unread) - 3} more: see --json"][: len(unread) > 3]]
+    lines += [f"no such     {path}" for path in report["missing"]]
+    unread = [f"not read    {file['path']}: {file['why']}" for file in report["not_read"]]
+    lines += [*unread[:3], *[f"            and {len(unread) - 3} more: see --json"][: len(unread) > 3]]
+    return [line.replace(f" {os.path.expanduser('~')}{os.sep}", f" ~{os.sep}") for line in lines]
 
 
 def _of_death(death: dict[str, Any], beside_known: bool, installed: str) -> list[str]:
@@ -62,7 +63,7 @@ def _of_death(death: dict[str, Any], beside_known: bool, installed: str) -> list
         if beside_known:
             says, advice = f"{says} They may tell of the deaths above, too.", []
     lines = [*_wrapped(says), *_rows("try" if len(advice) > 3 else "fix", advice)]
-    lines.append(f"  last  {last['time']}  {_short(last['place'])}")
+    lines.append(f"  last  {last['time']}  {last['place']}")
     if death["prevented"] is not False:  # Then it matters which came first.
         lines.append(f"  shim  installed {installed}")
     quote = textwrap.wrap(last["quote"], WIDTH - 10, max_lines=3, placeholder=" ...")
@@ -88,9 +89,3 @@ def _rows(label: str, pieces: list[str]) -> list[str]:
 
 def _plural(kind: str, number: int) -> str:
     return kind if number == 1 else re.sub(r"^(crash report|\w+)", r"\1s", kind)
-
-
-def _short(path: str) -> str:
-    """Return a path with ~ for the home directory."""
-    home = os.path.expanduser("~").rstrip(os.sep) + os.sep
-    return f"~{os.sep}{path[len(home) :]}" if path.startswith(home) and home != os.sep else path

@@ -1,4 +1,4 @@
-"""Forks workers that set a title, without the shim and with it, and tells how they ended."""
+"""Forks workers that set a title, without the shim and with it, in fresh interpreters, and tells how they ended."""
 
 from __future__ import annotations
 
@@ -6,24 +6,28 @@ import contextlib
 import json
 import os
 import signal
+import site
 import subprocess
 import sys
+import threading
+import traceback
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from .. import OFF, VARIABLE, setting
+from .. import OFF, REPLACEMENT, VARIABLE, setting
 from . import packages
 from .status import why_skipped
 
 STAND_IN = Path(__file__).parent.parent / "stand_in"
 AT_ONCE, SECONDS = 20, 30  # workers, and how long they may take
+# What an exit code says.
+ENDS = {-number: number.name for number in signal.Signals}
+ENDS.update({0: "ok", -signal.SIGALRM: "hung"})
 
 
 def probe(children: int) -> dict[str, Any]:
-    """Fork so many workers without the shim, and so many with it; return what `probe --json` prints.
-
-    Raises OSError if that cannot be done.
-    """
+    """Return what `probe --json` prints. Raises OSError if workers cannot be forked."""
     simulated = "" if packages.version("setproctitle") else "no setproctitle is installed here"
     simulated = simulated if sys.platform == "darwin" else "this is not a Mac"
     value = setting()
@@ -62,16 +66,17 @@ def _run(value: str, children: int, simulate: bool) -> dict[str, Any]:
         path, is_read = packages.startup_file()
         # On a Mac, Python itself runs it.
         file = str(path) if is_read and path.exists() and sys.platform != "darwin" else ""
-    given = [children, AT_ONCE, SECONDS, value == "titles", file]
+    given = json.dumps([children, AT_ONCE, SECONDS, value == "titles", file])
     paths = [str(STAND_IN)] * simulate + os.environ.get("PYTHONPATH", "").split(os.pathsep)
-    environ = {**os.environ, VARIABLE: value}
-    environ["PYTHONPATH"] = os.pathsep.join(os.path.abspath(path) for path in paths if path)
-    command = [sys.executable, "-W", "ignore", "-m", f"{__package__}.probe_child", json.dumps(given)]
+    pythonpath = os.pathsep.join(os.path.abspath(path) for path in paths if path)
     # The pipe tells the program that we are gone, however we end. In a session of its own, what is left can be
     # killed as a group. Modules in the working directory are not found, as a program's users' are not.
     alive, ours = os.pipe()
-    streams: dict[str, Any] = {"stdin": alive, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    with subprocess.Popen(command, env=environ, cwd=os.sep, start_new_session=True, **streams) as process:
+    with subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-m", f"{__package__}.probe", given], cwd=os.sep, start_new_session=True,
+        env={**os.environ, VARIABLE: value, "PYTHONPATH": pythonpath},
+        stdin=alive, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    ) as process:  # fmt: skip
         try:
             out, err = process.communicate(timeout=SECONDS * (2 - -children // AT_ONCE))
         except subprocess.TimeoutExpired:
@@ -87,3 +92,61 @@ def _run(value: str, children: int, simulate: bool) -> dict[str, Any]:
     run = json.loads(out.splitlines()[-1])
     killed = sum(count for end, count in run["ends"].items() if end.startswith("SIG"))
     return {"children": children, "killed": killed, **run, "stderr": stderr}
+
+
+def _main(children: int, at_once: int, seconds: int, titles: bool, file: str) -> None:
+    """Get where an interpreter on a Mac is before its first fork, fork the workers in batches, print the result."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    if file:
+        here, sys.platform = sys.platform, "darwin"
+        site.addpackage(*os.path.split(file), set())
+        sys.platform = here
+    import setproctitle
+
+    for _ in range(3):  # Real programs have threads.
+        threading.Thread(target=threading.Event().wait, daemon=True).start()
+    ends, lines = Counter[str](), list[str]()
+    for first in range(1, children + 1, at_once):
+        numbers = range(first, min(first + at_once, children + 1))
+        pids = [_fork(f"probe: worker {number}", seconds) for number in numbers]
+        ended = {pid: os.waitpid(pid, os.WUNTRACED)[1] for pid in pids}
+        if titles:
+            # One -o for each: macOS's ps takes all that follows a `=` as a column's title.
+            ps = ["ps", "-ww", "-o", "pid=", "-o", "args=", "-p", ",".join(map(str, pids))]
+            shown = subprocess.run(ps, check=False, capture_output=True, text=True, errors="replace").stdout
+            lines += map(str.strip, shown.splitlines())
+        for pid, status in ended.items():
+            if os.WIFSTOPPED(status):
+                os.kill(pid, signal.SIGCONT)
+                status = os.waitpid(pid, 0)[1]
+            code = os.waitstatus_to_exitcode(status)
+            ends[ENDS.get(code, f"exit {code}")] += 1
+    served = getattr(setproctitle.__spec__, "origin", None) == REPLACEMENT
+    print(json.dumps({"ends": ends, "served": served, "ps": lines}))
+
+
+def _end_with_parent() -> None:
+    """Wait until nobody holds the other end of stdin, and end all that was started here."""
+    os.read(0, 1)
+    os.killpg(0, signal.SIGKILL)
+
+
+def _fork(title: str, seconds: int) -> int:
+    """Fork a worker that sets the title and stops; return its process id."""
+    if pid := os.fork():
+        return pid
+    try:
+        signal.alarm(seconds)
+        from setproctitle import getproctitle, setproctitle
+
+        setproctitle(title)
+        assert getproctitle() == title
+        os.kill(os.getpid(), signal.SIGSTOP)
+        os._exit(0)
+    except BaseException:  # noqa: BLE001  # A worker must not go on as the program that forked it.
+        traceback.print_exc()
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    _main(*json.loads(sys.argv[1]))

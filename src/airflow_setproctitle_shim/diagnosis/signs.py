@@ -34,7 +34,7 @@ TIME = re.compile(
     rb"(20\d\d)[-/](\d\d)[-/](\d\d)[T ,]{1,2}(\d\d):(\d\d)(?::(\d\d))?(?:[.,]\d+)?(?: ?(Z\b|UTC|GMT|[+-]\d\d:?\d\d\b))?"
 )
 AIRFLOW_3 = re.compile(
-    rb"api-server +\||dag-processor +\||airflow\.sdk\.|api_server_command\.py|\[supervisor\]|/execution/"
+    rb"(?:api-server|dag-processor) +\||airflow\.sdk\.|api_server_command\.py|\[supervisor\]|/execution/"
 )
 ANSI = re.compile(r"\x1b\[[\d;]*m")
 # What stands in a dump, in plain lines, behind a program's name, or in JSON.
@@ -70,12 +70,12 @@ def read_log(file: BinaryIO, head: bytes, place: str) -> Iterator[Sign]:
     """Yield the signs in a log, whose first bytes were read already. Raises ValueError if it is not text."""
     if b"\0" in head[:AHEAD]:
         raise ValueError("not text")
-    number, time, rest, more = 1, "", head, b"more"
+    number, time, block, more = 1, "", head, b"more"
     while more:
         more = file.read(BLOCK)
-        block = rest + more
-        end = block.rfind(b"\n", 0, max(0, len(block) - AHEAD)) + 1 or max(0, len(block) - AHEAD)
-        end = end if more else len(block)
+        block += more
+        sure = max(0, len(block) - AHEAD)
+        end = (block.rfind(b"\n", 0, sure) + 1 or sure) if more else len(block)
         found: dict[str, tuple[int, int, int]] = {}  # how often, and where the last line begins and ends
         for hit in DEATH.finditer(block, 0, end):
             begin = block.rfind(b"\n", 0, hit.start()) + 1
@@ -89,11 +89,11 @@ def read_log(file: BinaryIO, head: bytes, place: str) -> Iterator[Sign]:
             yield Sign(cause, f"{place}:{line}", when, quote, count)
         time = _last_time(block, end) or time
         number += block.count(b"\n", 0, end)
-        rest = block[end:]
+        block = block[end:]
 
 
 def _last_time(block: bytes, end: int) -> str:
-    """Return the last time that stands in the lines before `end`."""
+    """Return the last time that stands in the lines before `end`, "" if there is none."""
     last = collections.deque(TIME.finditer(block, max(0, end - AHEAD), end), maxlen=1)
     return last[0][0].decode() if last else ""
 
@@ -120,5 +120,5 @@ def _of_dump(block: bytes, start: int) -> str:
         elif current:
             part = [it.decode(errors="replace") for it in line.groups()[2:] if it]
             (frames if line["python"] else native).append(" ".join(part))
-    cause = causes.of_dump(frames)
+    cause = causes.of_dump(tuple(frames))
     return (causes.of_report("\n".join(native))[0] if cause is causes.UNKNOWN else cause).name
