@@ -13,8 +13,8 @@ from airflow_setproctitle_shim.diagnosis import packages
 IMPORTS = re.compile(
     r"(?m)^[ \t]*(?:from setproctitle|import setproctitle)\b|import\w*\(['\"]setproctitle['\"]\)"
 )
-MAC = re.compile(r"(?i)darwin|is_mac|macos")
-NEAR = 6  # lines
+MAC = re.compile(r"(?i)darwin|is_mac|macos|use_setproctitle")
+NEAR = 8  # lines
 
 
 def seen(directory: Path) -> str:

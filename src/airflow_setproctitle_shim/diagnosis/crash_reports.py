@@ -62,8 +62,8 @@ def _of_text(text: str) -> Crash:
     crashed = CRASHED.search(text)
     lines = crashed[1].splitlines() if crashed else []
     frames = [frame for frame in map(FRAME.match, lines) if frame]
-    # Its last line may have been cut off: then `+ 12` is missing.
-    whole = bool(lines and (FRAME.findall(lines[-1]) or [""])[0][2:] != ("",))
+    # Where its last line was cut off, its `+ 12` is missing.
+    whole = bool(lines and re.search(r" \+ \d+", lines[-1]))
     names = [*(value for key, value in fields.items() if key != "Date/Time")] or ["Python"]
     return Crash(
         any(map(PYTHON.search, [*names, *(image for image, *_ in every)])),
@@ -87,13 +87,11 @@ def _of_json(text: str) -> Crash:
         crashed = body["threads"][body["faultingThread"]]["frames"]
         frames = [f"{images[frame['imageIndex']]} {frame.get('symbol')}" for frame in crashed]
     except (AttributeError, IndexError, KeyError, TypeError):
-        images, crashed = (
-            [],
-            text.partition('"triggered"')[2].partition('"frames"')[2].partition('"frames"')[0],
-        )
+        images = []
+        crashed = text.partition('"triggered"')[2].partition('"frames"')[2].partition('"frames"')[0]
         frames = [f" {symbol}" for symbol in re.findall(VALUE % "symbol", crashed)]
     names = re.findall(VALUE % "app_name|procName|procPath", notes)
     time = re.findall(VALUE % "timestamp|captureTime", notes)[-1:]
-    whole = bool(images)
-    pythons = any(map(PYTHON.search, [*names, *images]))
+    whole, pythons = bool(images), any(map(PYTHON.search, [*names, *images]))
+    notes += f"\n{body.get('asi')}\n{body.get('termination')}"
     return Crash(pythons, frames, notes, "".join(time), whole, not whole or bool(FORKED.search(notes)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import math
 import os
 import sys
 from collections import Counter
@@ -34,12 +35,9 @@ def diagnose(named: list[str]) -> dict[str, Any]:
         for cause, (count, last) in its.items():
             before, known = found.get(cause, (0, last))
             found[cause] = before + count, max(known, last, key=lambda sign: signs.earliest(sign.time))
-    told = [_told(cause, *found[cause.name]) for cause in causes.ALL if cause.name in found]
+    since = -math.inf if named else signs.earliest(shim["installed"])
+    told = [_told(cause, *found[cause.name], since) for cause in causes.ALL if cause.name in found]
     deaths = [row for row in told if row["cause"] != causes.API.name]
-    for death in deaths:
-        if death["prevented"] is not False:
-            since = signs.earliest(death["last"]["time"]) > signs.earliest(shim["installed"])
-            death["attention"] = bool(named) or since
     here = {key: shim[key] for key in ("ok", "on", "says", "fix", "installed")}
     return {
         "ok": shim["ok"] and not any(death["attention"] for death in deaths), "shim": here,
@@ -50,10 +48,12 @@ def diagnose(named: list[str]) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _told(cause: causes.Cause, count: int, last: signs.Sign) -> dict[str, Any]:
-    """Return what is to be said of one cause. It needs attention until its variable is set."""
+def _told(cause: causes.Cause, count: int, last: signs.Sign, since: float) -> dict[str, Any]:
+    """Return what is to be said of one cause; `since`: when a death was that the shim may have prevented."""
     name, _, value = cause.variable.partition("=")
     attention = cause.blames_fork and not (value and os.environ.get(name) == value)
+    if cause.prevented is not False:
+        attention = signs.earliest(last.time) > since or since == -math.inf
     return {
         "cause": cause.name, "prevented": cause.prevented, "says": cause.says, "advice": list(cause.helps),
         "source": cause.source, "attention": attention, "count": count,

@@ -1,4 +1,7 @@
-"""What is installed in this environment, how to install more, and which of it imports setproctitle."""
+"""What is installed here, how to install more, and which of it imports setproctitle.
+
+Raises what importing a broken importlib_metadata raises, where no more is said.
+"""
 
 from __future__ import annotations
 
@@ -58,21 +61,17 @@ REQUIRES = re.compile(
 
 def what(name: str, version: str, requires: bool) -> str:
     """Return what a program does, by the table, or else as its metadata requires setproctitle or not."""
+
+    def numbers(version: str) -> list[int]:
+        return [int(number) for number in re.findall(r"\d+", version)[:4]]
+
     rows = [row for row in CALLERS if row.name == name]
     fitting = [row.what for row in rows if numbers(version) >= numbers(row.since)]
     return fitting[-1] if fitting else CALLS if requires and not rows else GONE
 
 
-def numbers(version: str) -> list[int]:
-    """Return the numbers of a version, by which versions can be compared."""
-    return [int(number) for number in re.findall(r"\d+", version)[:4]]
-
-
 def callers() -> dict[str, str]:
-    """Return "name version" of the installed programs that import setproctitle, and what they do.
-
-    Raises what importing a broken importlib_metadata raises.
-    """
+    """Return "name version" of the installed programs that import setproctitle, and what they do."""
     from importlib_metadata import Distribution
 
     found: dict[str, tuple[str, str]] = {}
@@ -110,10 +109,7 @@ def install(requirement: str = DISTRIBUTION, how: str = "--force-reinstall --no-
 
 
 def startup_file() -> tuple[Path, bool]:
-    """Return where the startup file should be, and whether Python reads startup files there.
-
-    Raises LookupError if the shim is not installed, and what importing a broken importlib_metadata raises.
-    """
+    """Return where the startup file should be, and whether Python reads such there. Raises LookupError if nowhere."""
     from importlib_metadata import Distribution
 
     try:

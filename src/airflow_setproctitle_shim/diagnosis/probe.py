@@ -28,9 +28,11 @@ ENDS.update({0: "ok", -signal.SIGALRM: "hung"})
 
 def probe(children: int) -> dict[str, Any]:
     """Return what `probe --json` prints. Raises OSError if workers cannot be forked."""
-    simulated = "" if packages.version("setproctitle") else "no setproctitle is installed here"
+    value, simulated = (
+        setting(),
+        "" if packages.version("setproctitle") else "no setproctitle is installed here",
+    )
     simulated = simulated if sys.platform == "darwin" else "this is not a Mac"
-    value = setting()
     off = _run("off", children, bool(simulated))
     on = _run("auto" if value in OFF else value, children, bool(simulated))
     says, fix = _verdict(off, on, value, children)
@@ -121,8 +123,7 @@ def _main(children: int, at_once: int, seconds: int, titles: bool, file: str) ->
                 status = os.waitpid(pid, 0)[1]
             code = os.waitstatus_to_exitcode(status)
             ends[ENDS.get(code, f"exit {code}")] += 1
-    served = getattr(setproctitle.__spec__, "origin", None) == REPLACEMENT
-    print(json.dumps({"ends": ends, "served": served, "ps": lines}))
+    print(json.dumps({"ends": ends, "served": setproctitle.__spec__.origin == REPLACEMENT, "ps": lines}))
 
 
 def _end_with_parent() -> None:
