@@ -5,22 +5,24 @@ from __future__ import annotations
 import copy
 import importlib
 import importlib.util
+import os
 import pickle
 import subprocess
 import sys
 import types
 from collections.abc import Callable, Iterator
-from importlib.machinery import PathFinder
 from string import ascii_letters
 from typing import Any
 
 import pytest
-from environments import STAND_IN, Venv
+from environments import STAND_IN, Venv, clean_environ
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
-from hypothesis.strategies import booleans, integers, sampled_from, text
+from hypothesis.strategies import booleans, integers, text
 
 import airflow_setproctitle_shim as shim
+
+pytest.importorskip("setproctitle._setproctitle", reason="needs the native setproctitle")
 
 NAMES = ("setproctitle", "getproctitle", "setthreadtitle", "getthreadtitle")
 
@@ -46,6 +48,14 @@ def is_native(function: object) -> bool:
     return type(function) is types.BuiltinFunctionType
 
 
+def user_of(monkeypatch: pytest.MonkeyPatch, **names: object) -> types.ModuleType:
+    """Return a module of a user's, with these globals."""
+    module = types.ModuleType(f"user{len(sys.modules)}")
+    vars(module).update(names)
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    return module
+
+
 @pytest.fixture
 def native() -> Iterator[types.ModuleType]:
     """The real setproctitle, imported before the shim is on."""
@@ -56,14 +66,12 @@ def native() -> Iterator[types.ModuleType]:
 
 
 @pytest.fixture
-def elsewhere(native: types.ModuleType) -> Iterator[types.ModuleType]:
+def elsewhere(native: types.ModuleType, monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
     """A module that did `from setproctitle import setproctitle, getproctitle as title`."""
-    module = types.ModuleType("elsewhere")
-    module.setproctitle = native.setproctitle  # type: ignore[attr-defined]
-    module.title = native.getproctitle  # type: ignore[attr-defined]
-    sys.modules["elsewhere"] = module
-    yield module
-    del sys.modules["elsewhere"]
+    return user_of(monkeypatch, setproctitle=native.setproctitle, title=native.getproctitle)
+
+
+# --- what is found, and given back
 
 
 def test_module_and_imported_names_stop_reaching_native_code(
@@ -88,36 +96,75 @@ def test_deactivate_gives_back_every_original_object(
     assert [identities(module) for module in modules] == before
 
 
-def test_names_imported_while_active_are_native_again_afterwards(native: types.ModuleType) -> None:
-    original = native.setproctitle
-    shim.activate()
-    late = sys.modules["late"] = types.ModuleType("late")
-    try:
-        late.__dict__["setproctitle"] = native.setproctitle
-        kept = native.getproctitle
-        shim.deactivate()
-        assert late.__dict__["setproctitle"] is original
-        assert kept() == native.getproctitle()
-    finally:
-        del sys.modules["late"]
-
-
 @pytest.mark.parametrize("reloaded", [False, True])
-def test_a_module_that_was_imported_from_neutralised_native_code_is_given_back(
+def test_what_was_imported_while_active_is_native_afterwards(
     native: types.ModuleType, reloaded: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    del sys.modules["setproctitle"]
-    shim.activate()
-    sys.meta_path.remove(shim.finder)  # type: ignore[arg-type]  # as by somebody who restores a saved copy
-    late = importlib.import_module("setproctitle")
-    user = types.ModuleType("user")
-    vars(user).update({name: vars(late)[name] for name in NAMES})
-    monkeypatch.setitem(sys.modules, "user", user)
+    original = native.setproctitle
     shim.activate()
     if reloaded:
-        importlib.reload(late)
+        importlib.reload(native)
+    late = user_of(monkeypatch, setproctitle=native.setproctitle)
+    kept = native.getproctitle
+    assert not is_native(late.setproctitle)
     shim.deactivate()
-    assert all(is_native(vars(module)[name]) for module in (late, user) for name in NAMES)
+    assert late.setproctitle is native.setproctitle is original
+    assert kept() == native.getproctitle()
+
+
+def test_of_a_module_that_was_imported_twice_nothing_native_is_left(
+    native: types.ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    user = user_of(monkeypatch, function=native.setproctitle, module=native)
+    forget()
+    again = importlib.import_module("setproctitle")
+    assert again.setproctitle is not native.setproctitle
+    found = [lambda: user.function, lambda: native.setproctitle, lambda: again.setproctitle]
+    before = [function() for function in found]
+    shim.activate()
+    assert not any(is_native(function()) for function in found)
+    shim.deactivate()
+    assert all(function() is original for function, original in zip(found, before))
+
+
+def test_what_another_thread_is_importing_is_neutralised_too() -> None:
+    code = """
+import sys, threading, importlib.machinery as machinery
+import airflow_setproctitle_shim as shim
+begun, go, slow = threading.Event(), threading.Event(), sys.argv[1]
+
+def at(step):
+    if step == slow: begun.set(); go.wait(20)
+
+class Early:  # the module is found, but not there yet
+    def find_spec(name, path=None, target=None):
+        spec = machinery.PathFinder.find_spec(name, path) if name == "setproctitle" else None
+        if spec: at("find")
+        return spec
+sys.meta_path.insert(0, Early)
+
+create = machinery.ExtensionFileLoader.create_module
+def create_module(self, spec):
+    module = create(self, spec)
+    if "setproctitle" in spec.name: at("create")
+    return module
+machinery.ExtensionFileLoader.create_module = create_module
+
+def work(): import setproctitle
+importing = threading.Thread(target=work); importing.start(); begun.wait(20)
+activating = threading.Thread(target=shim.activate); activating.start()
+while not shim.is_active(): pass
+activating.join(.05); go.set(); importing.join(); activating.join()
+import setproctitle
+print(shim.is_active(), type(setproctitle.setproctitle) is type(len))
+shim.deactivate()
+import setproctitle
+print(type(setproctitle.setproctitle) is type(len))
+"""
+    for step in ("find", "create"):
+        command = [sys.executable, "-c", code, step]
+        out = subprocess.check_output(command, env=clean_environ(), text=True)
+        assert out.split() == ["True", "False", "True"], step
 
 
 @pytest.mark.parametrize(("theirs", "our"), [shim.SERVED, shim.SERVED[::-1]])
@@ -133,35 +180,56 @@ def test_the_replacement_beside_a_native_module_is_left_alone(
     assert not is_native(natives[theirs].setproctitle) and identities(ours) == before
 
 
-def test_a_name_rebound_by_somebody_else_meanwhile_is_left_alone(
-    native: types.ModuleType, elsewhere: types.ModuleType
+def test_what_others_made_of_a_native_function_stays_theirs(
+    native: types.ModuleType, elsewhere: types.ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    import functools
+
+    @functools.wraps(native.setproctitle)
+    def traced(title: str) -> None: ...
+
+    odd = type("Odd", (), {"setproctitle": native.setproctitle})
+    monkeypatch.setitem(sys.modules, "odd", odd)  # type: ignore[arg-type]  # not a module
+    user = user_of(monkeypatch, setproctitle=traced)
     shim.activate()
+    assert user.setproctitle is traced
+    assert is_native(vars(odd)["setproctitle"])
     elsewhere.__dict__["setproctitle"] = mine = lambda title: None
     shim.deactivate()
-    assert elsewhere.setproctitle is mine
+    assert user.setproctitle is traced and elsewhere.setproctitle is mine
 
 
-def test_arguments_are_checked_as_before(native: types.ModuleType) -> None:
+def test_a_module_whose_c_part_was_imported_anew_meanwhile_leaves_with_it(native: types.ModuleType) -> None:
     shim.activate()
-    with pytest.raises(TypeError):
-        native.setproctitle(1)
-    with pytest.raises(ValueError, match="embedded null character"):
-        native.setproctitle("a\0b")
-
-
-def test_neutralised_functions_are_pickled_by_name(native: types.ModuleType) -> None:
-    shim.activate()
-    assert pickle.loads(pickle.dumps(native.setproctitle)) is native.setproctitle
-
-
-def test_no_fresh_native_function_can_be_imported(native: types.ModuleType) -> None:
-    shim.activate()
-    c_module = sys.modules.pop("setproctitle._setproctitle")
-    assert importlib.import_module("setproctitle._setproctitle").__file__ == shim.REPLACEMENT
-    assert PathFinder.find_spec("setproctitle._setproctitle", native.__path__) is None
+    del sys.modules["setproctitle._setproctitle"]
+    assert shim.is_ours(importlib.import_module("setproctitle._setproctitle"))
     shim.deactivate()
-    assert native._setproctitle is c_module
+    assert is_native(importlib.import_module("setproctitle")._setproctitle.setproctitle)
+    assert is_native(native.setproctitle)
+
+
+# --- the functions themselves
+
+
+def test_neutralised_functions_check_arguments_and_are_copied_and_pickled_as_native_ones(
+    native: types.ModuleType,
+) -> None:
+    assert copy.deepcopy(native.setproctitle) is native.setproctitle
+    shim.activate()
+    function = native.setproctitle
+    with pytest.raises(TypeError):
+        function(1)
+    with pytest.raises(ValueError, match="embedded null character"):
+        function("a\0b")
+    for again in (
+        copy.copy(function),
+        copy.deepcopy({"f": function})["f"],
+        pickle.loads(pickle.dumps(function)),
+    ):
+        assert again is function
+
+
+# --- odd entries of sys.modules
 
 
 class HostileDict:
@@ -175,21 +243,13 @@ class HostileGetattribute(types.ModuleType):
         raise AssertionError(f"somebody asked for {name}")
 
 
-class ChangesWhileWalked(types.ModuleType):
-    """Its globals change whenever one of them is compared with something."""
+class HostileGlobals(types.ModuleType):
+    """Whoever asks its globals anything, or compares them, is refused."""
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
-        namespace = vars(self)
-
-        class Restless:
-            def __eq__(self, other: object) -> bool:
-                namespace[f"new{len(namespace)}"] = None
-                return True
-
-            __hash__ = None  # type: ignore[assignment]
-
-        self.restless = Restless()
+        vars(self)["hostile"] = HostileGetattribute("inner")
+        vars(self)["odd"] = type("Odd", (), {"__eq__": None, "__hash__": None, "__bool__": None})()
 
 
 HOSTILE: dict[str, Callable[[], object]] = {
@@ -198,37 +258,31 @@ HOSTILE: dict[str, Callable[[], object]] = {
     "a class": lambda: types.ModuleType,
     "raising __dict__": HostileDict,
     "raising __getattribute__": lambda: HostileGetattribute("hostile"),
-    "changing dict": lambda: ChangesWhileWalked("restless"),
+    "hostile globals": lambda: HostileGlobals("hostile"),
 }
 
 
 @pytest.mark.parametrize("kind", HOSTILE)
 def test_hostile_entries_of_sys_modules_do_no_harm(
-    native: types.ModuleType, elsewhere: types.ModuleType, kind: str
+    native: types.ModuleType, elsewhere: types.ModuleType, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     original = elsewhere.setproctitle
-    sys.modules["aaa_hostile"] = HOSTILE[kind]()  # type: ignore[assignment]
-    try:
-        shim.activate()
-        assert elsewhere.setproctitle is not original
-        shim.deactivate()
-        assert elsewhere.setproctitle is original
-    finally:
-        del sys.modules["aaa_hostile"]
+    monkeypatch.setattr(sys, "modules", {"aaa": HOSTILE[kind](), **sys.modules})
+    shim.activate()
+    assert elsewhere.setproctitle is not original
+    shim.deactivate()
+    assert elsewhere.setproctitle is original
 
 
-def test_lazy_modules_are_not_loaded(native: types.ModuleType) -> None:
+def test_lazy_modules_are_not_loaded(native: types.ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     spec = importlib.util.find_spec("this")
     assert spec is not None and spec.loader is not None
     spec.loader = importlib.util.LazyLoader(spec.loader)
-    lazy = sys.modules["this"] = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(lazy)
-        shim.activate()
-        assert "Zen" not in repr(object.__getattribute__(lazy, "__dict__").get("s"))
-        assert object.__getattribute__(lazy, "__class__").__name__ == "_LazyModule"
-    finally:
-        del sys.modules["this"]
+    lazy = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "this", lazy)
+    spec.loader.exec_module(lazy)
+    shim.activate()
+    assert object.__getattribute__(lazy, "__class__").__name__ == "_LazyModule"
 
 
 @pytest.mark.parametrize(
@@ -241,12 +295,7 @@ def test_a_setproctitle_without_functions_is_no_obstacle(native: types.ModuleTyp
     assert sys.modules["setproctitle"] is stranger
 
 
-def test_verbose_python_says_how_many_places_were_rebound() -> None:
-    code = "from setproctitle import setproctitle; import airflow_setproctitle_shim as s; s.activate()"
-    done = subprocess.run([sys.executable, "-v", "-c", code], capture_output=True, text=True, check=True)
-    # 4 in setproctitle, 4 in setproctitle._setproctitle, 1 in __main__
-    assert "airflow-setproctitle-shim: neutralised setproctitle in 9 places" in done.stderr
-
+# --- forking
 
 FORKING = """
 import os, sys
@@ -272,17 +321,64 @@ def test_children_of_a_process_that_imported_it_everywhere_survive_late_activati
     venv: Venv = make_venv("gunicorn==23.0.0")
     (tmp_path / "first.py").write_text("from setproctitle import setproctitle\n")
     (tmp_path / "second.py").write_text("import setproctitle\n")
-    done = venv.run(
-        "-c",
-        FORKING,
-        switch,
-        PYTHONPATH=f"{STAND_IN}:{tmp_path}",
-        AIRFLOW_SETPROCTITLE_SHIM="off",
-    )
+    path = os.pathsep.join([str(STAND_IN), str(tmp_path)])
+    done = venv.run("-c", FORKING, switch, PYTHONPATH=path, AIRFLOW_SETPROCTITLE_SHIM="off")
     assert done.stdout.strip() == str(died)
 
 
-COPIES = [copy.copy, copy.deepcopy, lambda path: pickle.loads(pickle.dumps(path))]
+# --- interrupted, and in any order
+
+INTERRUPTED = """
+import sys
+import setproctitle
+from setproctitle import setproctitle as function
+import airflow_setproctitle_shim as shim
+shim.activate(); shim.deactivate()
+natives = [setproctitle.setproctitle, setproctitle.getproctitle, function]
+finders = list(sys.meta_path)
+
+class Interrupted(KeyboardInterrupt): pass
+
+def interrupt_at(n):
+    def trace(frame, event, argument):
+        nonlocal n
+        if frame.f_globals.get("__name__", "").startswith("airflow_setproctitle_shim"):
+            n -= event == "line"
+            if n < 0: sys.settrace(None); raise Interrupted
+            return trace
+    sys.settrace(trace)
+
+def put_back():
+    shim.deactivate()
+    found = [setproctitle.setproctitle, setproctitle.getproctitle, function]
+    assert all(one is native for one, native in zip(found, natives)) and sys.meta_path == finders
+    assert sys.modules["setproctitle"] is setproctitle
+
+counts = []
+for switched in (shim.activate, shim.deactivate):
+    n = 0
+    while True:
+        if switched is shim.deactivate: shim.activate()
+        interrupt_at(n)
+        try: switched()
+        except Interrupted: pass
+        else: break
+        finally: sys.settrace(None)
+        put_back()
+        # Every line of the first hundred, then of the walk only some.
+        n += 1 if n < 100 else 1997
+    put_back()
+    counts.append(n)
+assert min(counts) > 1000, counts
+print("ok")
+"""
+
+
+def test_whatever_line_is_interrupted_deactivate_puts_everything_back() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED], env=clean_environ(), capture_output=True, text=True, check=False
+    )
+    assert done.stdout == "ok\n", done.stderr
 
 
 class AnyOrder(RuleBasedStateMachine):
@@ -298,7 +394,6 @@ class AnyOrder(RuleBasedStateMachine):
         self.modules = {name: module for name, module in sys.modules.items() if is_of(shim.__name__, name)}
         self.copies: list[Any] = [shim]
         self.meta_path = list(sys.meta_path)
-        self.saved: list[Any] = []
         self.restored = False
         self.title = ""
         self.user = sys.modules["user_of_setproctitle"] = types.ModuleType("user_of_setproctitle")
@@ -342,14 +437,9 @@ class AnyOrder(RuleBasedStateMachine):
     def reload_our_package(self) -> None:
         importlib.reload(sys.modules[shim.__name__])
 
-    @rule(how=sampled_from(COPIES))
-    def save_the_finders(self, how: Callable[[Any], Any]) -> None:
-        # Only ours: pytest's cannot be copied. The others are put back by teardown().
-        self.saved = how([finder for finder in sys.meta_path if finder not in self.meta_path])
-
-    @rule()
-    def restore_the_finders(self) -> None:
-        sys.meta_path[:] = [*self.saved, *self.meta_path]
+    @rule(active=booleans())
+    def restore_the_finders(self, active: bool) -> None:
+        sys.meta_path[:] = [*[shim.finder] * active, *self.meta_path]
         self.restored = True
 
     @precondition(lambda self: shim.is_active() and not self.restored)
@@ -376,8 +466,7 @@ class AnyOrder(RuleBasedStateMachine):
         if not shim.is_active() and not self.restored:
             for module in self.setproctitle():
                 assert all(is_native(vars(module)[name]) for name in NAMES)
-                assert module.__path__ and module.__spec__
-                assert not str(module.__spec__.origin).endswith("replacement.py")
+                assert module.__path__ and not shim.is_ours(module)
             assert not any(type(value).__name__ == "Neutralised" for value in vars(self.user).values())
 
     def setproctitle(self) -> list[types.ModuleType]:
@@ -397,4 +486,4 @@ class AnyOrder(RuleBasedStateMachine):
 
 
 TestAnyOrder = AnyOrder.TestCase
-TestAnyOrder.settings = settings(max_examples=200, stateful_step_count=20)
+TestAnyOrder.settings = settings(max_examples=40, stateful_step_count=20)

@@ -1,17 +1,21 @@
-"""What the startup files do, in real environments that believe to be on macOS while they start."""
+"""What the startup file does: in this process, and in real environments that believe to be on macOS at start."""
 
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import sys
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-from environments import ROOT, STARTUP_FILE, SWITCH, Venv, uv
+from environments import ROOT, STARTUP_FILE, SWITCH, Venv, clean_environ
 
 import airflow_setproctitle_shim as shim
+from airflow_setproctitle_shim.stderr import say
 
 STATE = """
 import json, sys
@@ -39,46 +43,197 @@ def linux(make_venv: Callable[..., Venv]) -> Venv:
     return make_venv("setproctitle", macos=False)
 
 
-def test_on_macos_every_interpreter_serves_the_replacement(mac: Venv) -> None:
-    assert state(mac)["finders"] == 1
+@pytest.fixture
+def mac_here(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """This process believes to run on a Mac, with the variable unset, and is left as it was."""
+    monkeypatch.setattr(sys, "platform", "darwin")
+    monkeypatch.delenv(SWITCH, raising=False)
+    sys.modules.pop("setproctitle", None)
+    finders = list(sys.meta_path)
+    yield
+    shim.deactivate()
+    sys.meta_path[:] = finders
+
+
+# --- the variable
+
+
+@pytest.mark.usefixtures("mac_here")
+def test_the_variable_switches_it_on_or_off_in_any_case_and_among_blanks(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    on = ("", "auto", "on", "1", "true", "yes", "titles")
+    for value in (*on, "off", "0", "false", "no", "disable", "disabled"):
+        for spelling in (value, f" {value.upper()}\n", f"\t{value.title()} "):
+            monkeypatch.setenv(SWITCH, spelling)
+            shim.startup()
+            assert shim.is_active() == (value in on), spelling
+            shim.deactivate()
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.usefixtures("mac_here")
+def test_an_unknown_value_is_on_and_named_once_with_what_is_accepted(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(SWITCH, " Maybe ")
+    shim.startup()
+    shim.startup()
+    assert shim.is_active()
+    [line] = capfd.readouterr().err.splitlines()
+    assert f"{SWITCH}='maybe'" in line
+    assert all(value in line for value in (shim.ON + shim.OFF) if value)
+
+
+@pytest.mark.usefixtures("mac_here")
+@pytest.mark.parametrize("platform", ["linux", "win32", "cygwin", "ios", "DARWIN"])
+def test_other_platforms_stay_off_whatever_the_variable_says(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], platform: str
+) -> None:
+    monkeypatch.setattr(sys, "platform", platform)
+    for value in ("on", "titles", "maybe"):
+        monkeypatch.setenv(SWITCH, value)
+        shim.startup()
+    assert not shim.is_active()
+    assert capfd.readouterr() == ("", "")
+
+
+STDERR = {"full": "2>/dev/full", "closed": "2>&-", "a broken pipe": ""}
+
+
+@pytest.mark.parametrize("stderr", STDERR)
+@pytest.mark.parametrize(
+    "python",
+    [None, *(pytest.param(f"3.{n}", marks=pytest.mark.slow) for n in (9, 10, 12, 13))],
+    ids=lambda python: python or "this Python",
+)
+def test_a_mistyped_variable_never_keeps_python_from_running(
+    make_venv: Callable[..., Venv], python: str | None, stderr: str
+) -> None:
+    if stderr == "full" and not os.path.exists("/dev/full"):
+        pytest.skip("needs /dev/full, which Linux has")
+    mac = make_venv(python=python) if python else make_venv("setproctitle")
+    code = "import airflow_setproctitle_shim as shim; print(shim.is_active())"
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        done = subprocess.run(
+            ["sh", "-c", f'exec "$0" -c "$1" {STDERR[stderr]}', str(mac.python), code],
+            env=clean_environ(**{SWITCH: "maybe"}),
+            stdout=subprocess.PIPE,
+            stderr=writer,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    finally:
+        os.close(writer)
+    assert (done.returncode, done.stdout) == (0, "True\n")
+
+
+# --- nothing keeps Python from starting
+
+
+class Odd:
+    """A meta path finder whose == is the argument's result."""
+
+    def __init__(self, equal: Callable[[], bool]) -> None:
+        self.equal = equal
+
+    def __eq__(self, other: object) -> bool:
+        return self.equal()
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def find_spec(self, *_: object) -> None:
+        return None
+
+
+def no_equality() -> bool:
+    raise ValueError("no ==")
+
+
+@pytest.mark.usefixtures("mac_here")
+@pytest.mark.parametrize("equal", [no_equality, lambda: True], ids=["raising", "always true"])
+def test_finders_with_an_odd_equality_are_neither_asked_nor_mistaken_for_ours(
+    equal: Callable[[], bool],
+) -> None:
+    odd: Any = Odd(equal)
+    sys.meta_path.insert(0, odd)
+    assert not shim.is_active()
+    shim.startup()
+    assert shim.is_active() and sys.meta_path[0] is shim.finder and sys.meta_path[1] is odd
+    sys.meta_path.reverse()
+    shim.deactivate()
+    assert not shim.is_active() and sum(finder is odd for finder in sys.meta_path) == 1
+
+
+@pytest.mark.usefixtures("mac_here")
+def test_startup_raises_nothing_whatever_sys_and_os_hold(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    class Vault(dict):  # type: ignore[type-arg]
+        def get(self, *_: object) -> str:
+            raise OSError("vault")
+
+    for holder, name, value in ((os, "environ", Vault()), (sys, "meta_path", tuple(sys.meta_path))):
+        with monkeypatch.context() as patch:
+            patch.setattr(holder, name, value)
+            shim.startup()
+            assert not shim.is_active()
+        [line] = capfd.readouterr().err.splitlines()
+        assert line.startswith("airflow-setproctitle-shim: not switched on: ")
+
+
+def test_startup_raises_nothing_at_any_depth_of_the_stack() -> None:
+    # The call itself must find room, which no function can promise: hence a frame to spare.
+    code = """
+import sys
+import airflow_setproctitle_shim as shim
+sys.platform = "darwin"
+sys.setrecursionlimit(200)
+def dig(depth):
+    if depth:
+        return dig(depth - 1)
+    def started(): shim.startup(); return True
+    started()
+fit = 0
+for depth in range(200):
+    try: dig(depth)
+    except RecursionError as error:
+        names, tb = [], error.__traceback__
+        while tb: names.append(tb.tb_frame.f_code.co_name); tb = tb.tb_next
+        assert "startup" not in names, (depth, names[-5:])
+    else: fit += 1
+    shim.deactivate()
+assert fit > 50
+print("ok")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout == "ok\n", done.stderr
+
+
+def test_what_cannot_be_encoded_is_said_all_the_same(capfd: pytest.CaptureFixture[str]) -> None:
+    say("\udcff.py")
+    assert capfd.readouterr().err == "airflow-setproctitle-shim: \\udcff.py\n"
+
+
+# --- real environments
+
+
+def test_on_macos_every_interpreter_serves_the_replacement_and_sees_the_real_platform(mac: Venv) -> None:
+    assert state(mac) == {"loaded": True, "finders": 1, "platform": sys.platform}
     assert mac.evaluate("import setproctitle; print(setproctitle.__file__)").endswith("replacement.py")
-
-
-def test_the_program_after_startup_sees_the_real_platform(mac: Venv) -> None:
-    assert state(mac)["platform"] == sys.platform
 
 
 def test_on_linux_nothing_of_ours_is_loaded_and_setproctitle_is_native(linux: Venv) -> None:
     assert state(linux) == {"loaded": False, "finders": 0, "platform": "linux"}
-    assert linux.evaluate("import setproctitle._setproctitle as n; print(n.__file__)").endswith(".so")
+    assert linux.evaluate("import setproctitle as s; print(type(s.setproctitle))") == str(type(len))
 
 
-@pytest.mark.parametrize("value", shim.ON)
-def test_every_spelling_of_on_switches_it_on_silently(mac: Venv, value: str) -> None:
-    done = mac.run("-c", STATE, **{SWITCH: f" {value.upper()}\t"})
-    assert json.loads(done.stdout)["finders"] == 1
-    assert done.stderr == ""
-
-
-@pytest.mark.parametrize("value", shim.OFF)
-def test_every_spelling_of_off_leaves_setproctitle_native(mac: Venv, value: str) -> None:
-    switch = {SWITCH: f" {value.title()}\n"}
-    assert state(mac, **switch)["finders"] == 0
-    assert mac.evaluate("import setproctitle._setproctitle as n; print(n.__file__)", **switch).endswith(".so")
-
-
-def test_an_unknown_value_is_named_once_with_what_is_accepted_and_counts_as_on(mac: Venv) -> None:
-    done = mac.run("-c", STATE, **{SWITCH: "maybe"})
-    assert json.loads(done.stdout)["finders"] == 1
-    [line] = done.stderr.splitlines()
-    assert SWITCH in line and "'maybe'" in line
-    assert all(value in line for value in (shim.ON + shim.OFF) if value)
-
-
-def test_an_unknown_value_survives_a_closed_stderr(mac: Venv) -> None:
-    code = f"import subprocess, sys; subprocess.run(['sh', '-c', 'exec 2>&-; exec \"$0\" -c \"$1\"', {str(mac.python)!r}, sys.argv[1]])"
-    done = mac.run("-c", code, STATE, **{SWITCH: "maybe"})
-    assert json.loads(done.stdout.splitlines()[-1])["finders"] == 1
+def test_switched_off_setproctitle_is_native_in_child_processes_too(mac: Venv) -> None:
+    code = "import subprocess, sys; subprocess.run([sys.executable, '-c', sys.argv[1]], check=True)"
+    assert json.loads(mac.evaluate(code, STATE, **{SWITCH: "off"}))["finders"] == 0
 
 
 def test_startup_says_nothing_and_writes_nothing(fresh_venv: Venv) -> None:
@@ -97,20 +252,6 @@ def test_startup_loads_only_the_package_itself(mac: Venv, linux: Venv) -> None:
 def test_verbose_python_says_who_serves_setproctitle(mac: Venv) -> None:
     done = mac.run("-v", "-c", "import setproctitle")
     assert done.stderr.count("airflow-setproctitle-shim: serves setproctitle from") == 1
-
-
-def test_the_switch_is_inherited_by_child_processes(mac: Venv) -> None:
-    code = "import subprocess, sys; subprocess.run([sys.executable, '-c', sys.argv[1]], check=True)"
-    done = mac.run("-c", code, STATE, **{SWITCH: "off"})
-    assert json.loads(done.stdout)["finders"] == 0
-
-
-def test_the_startup_file_lies_where_site_looks_and_leaves_with_the_package(fresh_venv: Venv) -> None:
-    assert (fresh_venv.site_packages / STARTUP_FILE).is_file()
-    uv("pip", "check", "--quiet", "--python", str(fresh_venv.python))
-    uv("pip", "uninstall", "--quiet", "--python", str(fresh_venv.python), "airflow-setproctitle-shim")
-    assert not list(fresh_venv.site_packages.glob("airflow_setproctitle_shim*"))
-    assert fresh_venv.run("-c", "pass").stderr == ""
 
 
 def test_the_wheel_has_this_startup_file_and_no_other(wheel: Path) -> None:

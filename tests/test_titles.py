@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,9 +16,25 @@ from environments import STAND_IN, SWITCH, Venv
 TITLES = {SWITCH: "titles", "PYTHONPATH": str(STAND_IN)}
 
 
+NEEDS_PROCESSTITLE = "processtitle is not installed: it needs CPython 3.10"
+
+
 @pytest.fixture
 def venv(make_venv: Callable[..., Venv]) -> Venv:
+    pytest.importorskip("processtitle", reason=NEEDS_PROCESSTITLE)
     return make_venv("psutil", extra="titles")
+
+
+@pytest.fixture
+def with_processtitle(make_venv: Callable[..., Venv], tmp_path: Path) -> Callable[..., str]:
+    """Return a function that runs code in titles mode beside a processtitle of the test's; returns the output."""
+
+    def run(processtitle: str, code: str, *flags: str) -> str:
+        (tmp_path / "processtitle.py").write_text(processtitle)
+        done = make_venv().run(*flags, "-c", code, **{SWITCH: "titles", "PYTHONPATH": str(tmp_path)})
+        return done.stdout + done.stderr
+
+    return run
 
 
 def seen_from_outside(venv: Venv, code: str, **variables: str) -> list[str]:
@@ -30,6 +48,9 @@ def seen():
 """
     out = venv.run("-c", looking + code, **{**TITLES, **variables}).stdout
     return [eval(line, {}) for line in out.splitlines()]  # written by ascii() above
+
+
+# --- what is shown
 
 
 @pytest.mark.parametrize(
@@ -47,22 +68,16 @@ seen()
     assert seen_from_outside(venv, code) == [title, "child", title]
 
 
-@pytest.mark.parametrize("title", ["''", "'x' * 65536", "'two\\nlines'", "'tab\\tbed'"])
-def test_odd_titles_come_back_whole_and_harm_nobody(venv: Venv, title: str) -> None:
-    code = f"""
-setproctitle({title}); assert getproctitle() == {title}
-setproctitle("then"); seen()
-"""
-    assert seen_from_outside(venv, code) == ["then"]
-
-
-def test_titles_change_whether_set_before_or_after_threads_start(venv: Venv) -> None:
+def test_odd_titles_come_back_whole_and_harm_nobody(venv: Venv) -> None:
     code = """
+for title in ("", "x" * 65536, "two\\nlines", "tab\\tbed"):
+    setproctitle(title); assert getproctitle() == title
 setproctitle("before"); seen()
 threading.Thread(target=threading.Event().wait, daemon=True).start()
-setproctitle("after"); seen()
+setproctitle(title="after, by keyword"); seen()
+print(repr(subprocess.check_output(["ps", "-o", "args=", "-p", str(os.getpid())], text=True).strip()))
 """
-    assert seen_from_outside(venv, code) == ["before", "after"]
+    assert seen_from_outside(venv, code) == ["before", "after, by keyword", "after, by keyword"]
 
 
 def test_child_programs_see_every_environment_variable(venv: Venv) -> None:
@@ -77,22 +92,51 @@ assert after == {**before, "LATER": "value"}, before.items() ^ after.items()
     seen_from_outside(venv, code, MARKER="m" * 1000)
 
 
-def test_ps_shows_the_title(venv: Venv) -> None:
-    code = 'print(repr(subprocess.check_output(["ps", "-o", "args=", "-p", str(os.getpid())], text=True).strip()))'
-    assert seen_from_outside(venv, f"setproctitle('airflow worker'); {code}") == ["airflow worker"]
-
-
-def test_a_thousand_children_set_titles_and_live(venv: Venv) -> None:
+@pytest.mark.skipif(sys.platform != "linux", reason="needs Linux's /proc")
+def test_titles_leave_the_environment_that_ps_shows_alone(venv: Venv) -> None:
+    """What SPT_NOENV asks of setproctitle."""
     code = """
-setproctitle("parent")
-for number in range(1000):
-    pid = os.fork()
-    if not pid:
-        setproctitle(f"child {number}"); os._exit(0)
-    assert os.waitpid(pid, 0)[1] == 0
+def environment(): return open("/proc/self/environ", "rb").read()
+before = environment()
+setproctitle("x" * 10000)
+assert environment() == before
 """
-    venv.run("-c", f"import os; from setproctitle import setproctitle\n{code}", **TITLES)
+    seen_from_outside(venv, code, SPT_NOENV="1")
 
+
+@pytest.mark.parametrize("asked", [False, True])
+def test_processtitles_records_reach_the_users_log_only_if_asked_for(venv: Venv, asked: bool) -> None:
+    ask = "logging.getLogger('processtitle').setLevel(logging.DEBUG)" if asked else ""
+    code = f"import logging; logging.basicConfig(level=logging.DEBUG); {ask}\nimport setproctitle as s; s.setproctitle('a title')"
+    assert ("a title" in venv.run("-c", code, **TITLES).stderr) == asked
+
+
+def test_without_titles_mode_processtitle_is_never_imported(make_venv: Callable[..., Venv]) -> None:
+    code = """
+import sys, setproctitle
+setproctitle.setproctitle("title")
+assert not {"processtitle", "airflow_setproctitle_shim.titles"} & set(sys.modules)
+"""
+    make_venv().run("-c", code)
+
+
+def test_processtitle_is_prepared_once_and_to_be_safe_after_fork(
+    with_processtitle: Callable[..., str],
+) -> None:
+    code = """
+import importlib, sys, setproctitle
+setproctitle.setproctitle("a")
+for name in [name for name in sys.modules if name.startswith("airflow_setproctitle_shim")]:
+    del sys.modules[name]
+import airflow_setproctitle_shim as shim
+shim.deactivate(); shim.activate()
+import setproctitle; setproctitle.setproctitle("b")
+"""
+    source = "def prepare(**options): print(options)\nset_to = print\n"
+    assert with_processtitle(source, code).splitlines() == ["{'fork_safe_only': True}", "a", "b"]
+
+
+# --- no hang, whoever holds what
 
 RACES = {
     "eight threads set the first title": """
@@ -120,6 +164,20 @@ for number in range(100):
     assert os.waitpid(pid, 0)[1] == 0, number
 stop.set(); thread.join()
 """,
+    "a thread sets them under a lock of its own, for which forks wait": """
+lock, stop = threading.Lock(), threading.Event()
+os.register_at_fork(before=lock.acquire, after_in_parent=lock.release, after_in_child=lock.release)
+import logging
+def work():
+    while not stop.is_set():
+        with lock: setproctitle("from the thread")
+thread = threading.Thread(target=work); thread.start()
+for number in range(100):
+    pid = os.fork()
+    if not pid: os._exit(0)
+    os.waitpid(pid, 0)
+stop.set(); thread.join()
+""",
     "a signal handler sets one": """
 signal.signal(signal.SIGALRM, lambda *_: setproctitle("from the handler"))
 signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)
@@ -130,7 +188,7 @@ signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 @pytest.mark.parametrize("how", RACES)
-def test_titles_set_at_once_block_nobody(venv: Venv, how: str) -> None:
+def test_titles_set_at_once_block_nobody_and_the_last_is_shown(venv: Venv, how: str) -> None:
     code = f"""
 import faulthandler, signal
 faulthandler.dump_traceback_later(60, exit=True)
@@ -138,17 +196,179 @@ def in_threads(count):
     threads = [threading.Thread(target=work, args=(number,)) for number in range(count)]
     for thread in threads: thread.start()
     for thread in threads: thread.join()
+def titles_agree():
+    look = "import psutil, sys; print(' '.join(psutil.Process(int(sys.argv[1])).cmdline()).strip())"
+    shown = subprocess.check_output([sys.executable, "-c", look, str(os.getpid())], text=True).strip()
+    return shown == getproctitle()
 {RACES[how]}
+assert titles_agree()
 setproctitle("final"); seen()
 """
     assert seen_from_outside(venv, code) == ["final"]
 
 
-@pytest.mark.parametrize("asked", [False, True])
-def test_processtitles_records_reach_the_users_log_only_if_asked_for(venv: Venv, asked: bool) -> None:
-    ask = "logging.getLogger('processtitle').setLevel(logging.DEBUG)" if asked else ""
-    code = f"import logging; logging.basicConfig(level=logging.DEBUG); {ask}\nimport setproctitle as s; s.setproctitle('a title')"
-    assert ("a title" in venv.run("-c", code, **TITLES).stderr) == asked
+HOOK_IN_ANOTHERS_FORK = """
+import faulthandler, os, sys, threading
+faulthandler.dump_traceback_later(20, exit=True)
+import builtins
+inside, forked = builtins.inside, builtins.forked = threading.Event(), threading.Event()
+# The thread sets its first title while the fork is in the middle of its hooks.
+os.register_at_fork(before=lambda: (begun.set(), inside.wait(1), forked.set()))
+begun = threading.Event()
+import setproctitle
+def work():
+    begun.wait(); setproctitle.setproctitle("from the thread")
+thread = threading.Thread(target=work); thread.start()
+for number in range(3):
+    pid = os.fork()
+    if not pid:
+        setproctitle.setproctitle("child"); os._exit(0)
+    assert os.waitpid(pid, 0)[1] == 0
+thread.join()
+print("no deadlock")
+"""
+
+
+def test_a_fork_and_a_title_that_is_being_shown_do_not_wait_for_each_other(
+    with_processtitle: Callable[..., str],
+) -> None:
+    source = """
+import builtins
+def prepare(**_): pass
+def set_to(title):
+    if title == "from the thread": builtins.inside.set(); builtins.forked.wait(10)
+"""
+    assert with_processtitle(source, HOOK_IN_ANOTHERS_FORK) == "no deadlock\n"
+
+
+FORKED_INSIDE_A_TITLE = """
+import os, signal
+import setproctitle
+def handle(*_):
+    setproctitle.setproctitle("from the handler")
+    pid = os.fork()
+    if not pid:
+        signal.alarm(20)  # what hangs dies of SIGALRM
+        setproctitle.setproctitle("child")
+        return
+    assert os.waitpid(pid, 0)[1] == 0
+    print("the child lives", flush=True)
+signal.signal(signal.SIGUSR1, handle)
+setproctitle.setproctitle("outer")
+os._exit(0)
+"""
+
+
+def test_a_child_forked_by_a_signal_handler_inside_a_title_shows_its_own(
+    with_processtitle: Callable[..., str],
+) -> None:
+    source = """
+import signal
+def prepare(**_): pass
+def set_to(title):
+    print(title, flush=True)
+    if title == "outer": signal.raise_signal(signal.SIGUSR1)
+"""
+    out = with_processtitle(source, FORKED_INSIDE_A_TITLE)
+    assert out.splitlines() == ["outer", "child", "the child lives", "from the handler"]
+
+
+PID_AGAIN = """
+import os, signal, threading
+import setproctitle
+setproctitle.setproctitle("A")
+real = os.getpid()
+os.getpid = lambda: real  # as for a child that got the pid of a process which has ended
+for generation in range(3):
+    pid = os.fork()
+    if pid:
+        os._exit(os.waitpid(pid, 0)[1] != 0)
+    signal.alarm(30)
+    thread = threading.Thread(target=setproctitle.setproctitle, args=(f"thread of {generation}",), daemon=True)
+    thread.start(); thread.join(10)
+    if thread.is_alive(): os._exit(1)
+"""
+
+
+def test_threads_of_a_child_with_a_used_pid_set_titles(venv: Venv) -> None:
+    venv.run("-c", PID_AGAIN, **TITLES)
+
+
+AT_ANY_LINE = """
+import sys, warnings
+warnings.simplefilter("error")
+fired = 0
+
+def run_at(n, what):
+    global fired
+    def trace(frame, event, argument):
+        nonlocal n
+        global fired
+        if frame.f_globals.get("__name__") != "airflow_setproctitle_shim.titles": return trace
+        n -= event == "line"
+        if n < 0:
+            sys.settrace(None); fired += 1; what()
+            return None
+        return trace
+    sys.settrace(trace)
+
+import airflow_setproctitle_shim as shim
+import processtitle
+line = int(sys.argv[1])
+while True:
+    shim.deactivate(); shim.activate()
+    finder = shim.finder
+    vars(finder).update(shown=b"", set_to=None, prepared=False, process_title=None)
+    shown, titles = [], []
+    import setproctitle
+    vars(finder).update(shown=b"", set_to=None, prepared=False)
+    before = fired
+    run_at(line, lambda: setproctitle.setproctitle("from the handler"))
+    setproctitle.setproctitle("first")
+    sys.settrace(None)
+    assert processtitle.shown[-1] == setproctitle.getproctitle(), line
+    setproctitle.setproctitle("last")
+    assert processtitle.shown[-1] == "last", line
+    if fired == before: break
+    line += 1
+print(line > 15)
+"""
+
+
+def test_a_title_set_by_a_signal_handler_at_any_line_of_the_preparation_is_shown(
+    with_processtitle: Callable[..., str],
+) -> None:
+    source = "shown = []\ndef prepare(**_): pass\nset_to = shown.append\n"
+    assert with_processtitle(source, AT_ANY_LINE.replace("sys.argv[1]", "'0'")) == "True\n"
+
+
+# --- the interpreter's end
+
+SHUTDOWN = """
+import os, sys, threading
+import setproctitle
+setproctitle.setproctitle("prepared")
+aborted = 0
+children = []
+for number in range(60):
+    pid = os.fork()
+    if not pid:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # what an abort says
+        sys.setswitchinterval(1e-4)
+        def work():
+            while True: setproctitle.setproctitle("title")
+        for _ in range(4): threading.Thread(target=work, daemon=True).start()
+        sys.exit()
+    children.append(pid)
+    if number % 4 == 3:
+        aborted += sum(os.waitpid(pid, 0)[1] != 0 for pid in children)
+        children.clear()
+print(aborted)
+"""
+
+
+def test_threads_that_set_titles_while_the_interpreter_ends_abort_no_process(venv: Venv) -> None:
+    assert venv.evaluate(SHUTDOWN, **TITLES) == "0"
 
 
 # At shutdown modules may be cleared, and none can be imported.
@@ -156,8 +376,6 @@ LAST_TITLES = {
     "__del__ of a global": "class Last:\n    def __del__(self): s.setproctitle('last')\nlast = Last()\n",
     "__del__ in a cycle": "class Last:\n    def __del__(self): s.setproctitle('last')\nlast = Last(); last.itself = last\nimport sys; sys.last = last\n",
     "atexit": "import atexit; atexit.register(lambda: s.setproctitle('last'))\n",
-    "daemon threads": "import threading\ndef work():\n    while True: s.setproctitle('last')\n"
-    "for _ in range(4): threading.Thread(target=work, daemon=True).start()\n",
 }
 
 
@@ -168,110 +386,64 @@ def test_titles_set_at_shutdown_print_nothing(venv: Venv, how: str, first: str) 
     assert done.stderr == ""
 
 
-def test_titles_leave_the_environment_that_ps_shows_alone(venv: Venv) -> None:
-    """What SPT_NOENV asks of setproctitle."""
-    code = """
-def environment(): return open("/proc/self/environ", "rb").read()
-before = environment()
-setproctitle("x" * 10000)
-assert environment() == before
-"""
-    seen_from_outside(venv, code, SPT_NOENV="1")
-
-
-def test_arguments_are_checked_and_functions_named_as_without_titles(venv: Venv) -> None:
-    code = """
-import pickle, setproctitle as module
-for bad in (b"bytes", "a\\0b", "\\ud800"):
-    try: setproctitle(bad)
-    except (TypeError, ValueError): pass
-    else: raise AssertionError(bad)
-assert setproctitle.__name__ == "setproctitle" and setproctitle.__module__ == "setproctitle"
-assert pickle.loads(pickle.dumps(setproctitle)) is setproctitle is module.setproctitle
-setproctitle(title="by keyword"); seen()
-"""
-    assert seen_from_outside(venv, code) == ["by keyword"]
-
-
-def test_without_titles_mode_processtitle_is_never_imported(venv: Venv) -> None:
-    code = """
-setproctitle("title")
-assert not {"processtitle", "airflow_setproctitle_shim.titles"} & set(sys.modules)
-"""
-    seen_from_outside(venv, code, **{SWITCH: "auto"})
-
-
-def test_processtitle_is_prepared_once_and_to_be_safe_after_fork(
-    make_venv: Callable[..., Venv], tmp_path: Path
-) -> None:
-    (tmp_path / "processtitle.py").write_text("def prepare(**options): print(options)\nset_to = print\n")
-    code = "import setproctitle as s; [s.setproctitle(t) for t in 'ab']"
-    out = make_venv().evaluate(code, **{SWITCH: "titles", "PYTHONPATH": str(tmp_path)})
-    assert out.splitlines() == ["{'fork_safe_only': True}", "a", "b"]
-
-
-WAITS = """
-import os, threading
-seen, inside, begun, forked = [], threading.Event(), threading.Event(), threading.Event()
-# What is registered first runs last before a fork.
-os.register_at_fork(before=lambda: (seen.append("fork"), forked.set()))
-import setproctitle
-os.register_at_fork(before=begun.set)
-import processtitle
-
-def show(title):
-    inside.set()
-    begun.wait()
-    forked.wait(0.2)  # It must not come.
-    seen.append("shown")
-
-processtitle.show = show
-thread = threading.Thread(target=setproctitle.setproctitle, args=("a title",))
-thread.start()
-inside.wait()
-if not os.fork():
-    os._exit(0)
-thread.join()
-os.wait()
-print(seen)
-"""
-
-
-def test_a_fork_waits_for_a_title_that_is_being_shown(make_venv: Callable[..., Venv], tmp_path: Path) -> None:
-    (tmp_path / "processtitle.py").write_text("def prepare(**_): pass\ndef set_to(title): show(title)\n")
-    assert (
-        make_venv().evaluate(WAITS, **{SWITCH: "titles", "PYTHONPATH": str(tmp_path)}) == "['shown', 'fork']"
-    )
-
+# --- where it does not work
 
 BROKEN = {
-    "missing": (None, "ModuleNotFoundError: No module named 'processtitle'"),
-    "too old": ("def prepare(): pass\nset_to = None\n", "TypeError: prepare() got an unexpected keyword"),
-    "failing": ("def prepare(**_): raise OSError('no argv here')\n", "OSError: no argv here"),
+    "missing": ("raise ImportError('not here')", "ImportError: not here", True),
+    "too old": ("def prepare(): pass\nset_to = None\n", "TypeError: prepare() got an unexpected", True),
+    "failing": ("def prepare(**_): raise OSError('no argv')\n", "OSError: no argv", False),
     "failing later": (
         "def prepare(**_): pass\ndef set_to(title): raise OSError('no room')\n",
         "OSError: no room",
+        False,
     ),
 }
+SHOWWARNING_RAISES = "def show(*_, **__): raise RuntimeError\nimport warnings; warnings.showwarning = show\n"
 
 
 @pytest.mark.parametrize("how", BROKEN)
-@pytest.mark.parametrize("flags", [(), ("-W", "error")], ids=["", "-W error"])
-def test_a_broken_processtitle_is_warned_about_once_and_harms_nobody(
-    make_venv: Callable[..., Venv], tmp_path: Path, how: str, flags: tuple[str, ...]
+@pytest.mark.parametrize("warned", ["", "-W error", "showwarning raises"])
+def test_a_broken_processtitle_is_named_once_with_what_helps_and_harms_nobody(
+    with_processtitle: Callable[..., str], how: str, warned: str
 ) -> None:
-    source, why = BROKEN[how]
-    if source is not None:
-        (tmp_path / "processtitle.py").write_text(source)
-    code = "import setproctitle as s\nfor t in 'abc':\n    s.setproctitle(t)\nprint(s.getproctitle())"
-    done = make_venv().run(*flags, "-c", code, **{SWITCH: "titles", "PYTHONPATH": str(tmp_path)})
-    assert done.stdout == "c\n"
-    assert done.stderr.count("AIRFLOW_SETPROCTITLE_SHIM=titles shows no titles: ") == 1
-    assert why in done.stderr
-    if not flags:
+    source, why, mendable = BROKEN[how]
+    code = "import setproctitle as s\nfor t in 'abc':\n    s.setproctitle(t)\nassert s.getproctitle() == 'c'"
+    if warned == "showwarning raises":
+        code = SHOWWARNING_RAISES + code
+    said = with_processtitle(source, code, *(["-W", "error"] if warned == "-W error" else []))
+    assert said.count("AIRFLOW_SETPROCTITLE_SHIM=titles shows no titles: ") == 1
+    assert why in said
+    # Where no release of processtitle can be installed, a command to install it does not help.
+    if sys.version_info < (3, 10):
+        assert "Python 3.10" in said and "pip install" not in said
+    else:
+        assert ("pip install 'airflow-setproctitle-shim[titles]'" in said) == mendable
+    if not warned:
         line = 3 if how == "failing later" else 1  # the user's own
-        assert done.stderr.startswith(f"<string>:{line}: RuntimeWarning: ")
-    assert "pip install 'airflow-setproctitle-shim[titles]'" in done.stderr
+        assert said.startswith(f"<string>:{line}: RuntimeWarning: ")
+
+
+SUBINTERPRETER = """
+import sys
+import setproctitle
+setproctitle.setproctitle("main")
+code = "import setproctitle as s; s.setproctitle('sub'); assert s.getproctitle() == 'sub'"
+try:
+    import _interpreters as interpreters
+except ImportError:
+    import _xxsubinterpreters as interpreters
+print(interpreters.run_string(interpreters.create(), code), file=sys.stderr)
+setproctitle.setproctitle("main again")
+"""
+
+
+def test_in_a_subinterpreter_it_says_whose_the_titles_are(with_processtitle: Callable[..., str]) -> None:
+    if sys.implementation.name == "pypy":
+        pytest.skip("PyPy has no subinterpreters")
+    source = "import sys\ndef prepare(**_): pass\ndef set_to(title): sys.stdout.write(title + '\\n')\n"
+    out = with_processtitle(source, SUBINTERPRETER)
+    assert out.startswith("main\nmain again\n") and "sub\n" not in out
+    assert out.count("main interpreter") == 1 and "pip install" not in out
 
 
 # --- real Airflow

@@ -4,7 +4,6 @@ Imported at interpreter start: only what is loaded by then may be imported, or n
 """
 
 import sys
-from _thread import RLock
 
 __version__ = "0.9.0"
 __all__ = ["activate", "deactivate", "is_active", "startup"]
@@ -15,110 +14,131 @@ OFF = ("off", "0", "false", "no", "disable", "disabled")
 SERVED = ("setproctitle", "setproctitle._setproctitle")
 REPLACEMENT = __file__.rpartition("__init__")[0] + "replacement.py"
 
-
-class Finder:
-    """Meta path finder (importlib.abc.MetaPathFinder), and the state that outlives our modules."""
-
-    started = shows_titles = showing = held = False
-    process_title = None  # type: bytes | None
-    set_to = None  # type: object
-    neutralised = []  # type: list[object]  # noqa: RUF012  # There is one instance.
-    locks = {}  # type: dict[int, RLock]  # noqa: RUF012
-
-    def __reduce__(self) -> str:
-        return "finder"  # Copies of sys.meta_path hold this very object.
-
-    def lock(self) -> RLock:
-        """Return this process's own lock: a forked child must not wait for a thread that it does not have."""
-        from os import getpid  # Late: a global costs 1 % of an interpreter's run when modules are cleared.
-
-        return self.locks.setdefault(getpid(), RLock())
-
-    def hold_across_fork(self) -> None:
-        """Have forks wait for the lock's holder, as a child would wait in vain for what that thread imports."""
-        import os
-
-        if not self.held and hasattr(os, "register_at_fork"):
-            self.held = True
-            os.register_at_fork(
-                before=lambda: self.lock().acquire(), after_in_parent=lambda: self.lock().release()
-            )
-
-    @staticmethod
-    def find_spec(name: str, path: object = None, target: object = None) -> object:
-        """Return the replacement's spec for setproctitle and its C module, None for any other name."""
-        if name != "setproctitle" and name != "setproctitle._setproctitle":
-            return None
-        # importlib's own classes: other import hooks put theirs into our __spec__.
-        loader = sys.modules["_frozen_importlib_external"].SourceFileLoader(name, REPLACEMENT)
-        try:
-            loader.path_stats(REPLACEMENT)
-        except OSError:
-            from .packaged import loader
-        spec = sys.modules["_frozen_importlib"].ModuleSpec(name, loader, origin=REPLACEMENT)
-        spec.has_location = True
-        if cached := getattr(__spec__, "cached", None):  # To work it out is 4 % of the whole import.
-            spec.cached = "replacement".join(cached.rsplit("__init__", 1))
-        if name == "setproctitle":
-            spec.submodule_search_locations = []  # Nobody finds native files through it.
-        return spec
-
-
-# One for each interpreter, whatever is deleted from sys.modules or put back into sys.meta_path.
-finder = vars(sys).setdefault("_airflow_setproctitle_shim", Finder())  # type: Finder
+# The import system itself: other import hooks put their own loaders into our __spec__.
+_importlib = sys.modules["_frozen_importlib_external"]
 
 
 def startup() -> None:
     """Activate on macOS, unless the variable says off. Never raises. The startup file calls this, maybe twice."""
-    if sys.platform != "darwin" or is_active() or (value := setting()) in OFF:
+    if sys.platform != "darwin":
         return
-    finder.started = True
     try:
+        if is_active() or (value := setting()) in OFF:
+            return
+        finder.started = True
         activate()
         if value not in ON:
-            from .stderr import say_unknown
+            from .stderr import say
 
-            say_unknown(value)
+            say(f"{VARIABLE}={value!r} is not one of {', '.join(ON[1:] + OFF)}; it is taken as 'auto'")
     except Exception as error:  # noqa: BLE001  # Python, or Airflow, would not start
-        from .stderr import say
+        try:
+            from .stderr import say
 
-        say(f"not switched on: {error!r}")
+            say(f"not switched on: {error!r}")
+        except Exception:  # noqa: BLE001  # as above: the stack may have no room left
+            return
 
 
 def setting(variable: str = VARIABLE) -> str:
     """Return the value of an environment variable of ours in lower case, without surrounding blanks."""
-    import os
+    import os  # Late: a global costs 1 % of an interpreter's run when modules are cleared.
 
     return os.environ.get(variable, "").strip().lower()
 
 
 def activate() -> None:
     """Serve the replacement from now on, on any platform. If this raises, nothing is switched on."""
-    with finder.lock():
-        if not all(is_ours(sys.modules[name]) for name in SERVED if name in sys.modules):
-            finder.hold_across_fork()
-            from .neutralise import neutralise  # Late: it imports wrapt, and is hardly ever needed.
+    was_active = is_active()
+    try:
+        if not was_active:
+            if titles := setting() == "titles":
+                from .titles import show
 
-            neutralise()
-        if not is_active():
-            finder.shows_titles = setting() == "titles"
-            sys.meta_path.insert(0, finder)  # type: ignore[arg-type]  # A ModuleSpec is an object.
+                finder.show = show
+            finder.shows_titles = titles
+            sys.meta_path[:] = [finder, *_other_finders()]
+        # Another thread may have found the native module before our finder was there.
+        _importlib._bootstrap._lock_unlock_module("setproctitle")
+        if finder.wrappers or any(
+            sys.modules.get(name) and not is_ours(sys.modules[name]) for name in SERVED
+        ):
+            from .neutralise import sync  # Late: it imports wrapt, and is hardly ever needed.
+
+            finder.sync = sync
+            sync()
+    except BaseException:
+        if not was_active:
+            deactivate()
+        raise
 
 
 def deactivate() -> None:
     """Undo activate() exactly: finder, served modules and neutralised native modules."""
-    with finder.lock():
-        finder.hold_across_fork()
-        from .undo import undo  # Late: nothing of it runs at start.
-
-        undo()
+    sys.meta_path[:] = _other_finders()
+    if finder.wrappers:
+        finder.sync()
+    for name in SERVED:
+        module = sys.modules.get(name)
+        # py-setproctitle's Python layer over our functions is ours too.
+        if is_ours(module) or is_ours(getattr(module, "_setproctitle", None)):
+            sys.modules.pop(name, None)
 
 
 def is_active() -> bool:
     """Return whether `import setproctitle` is answered by the shim."""
-    return finder in (sys.meta_path or ())  # None while the interpreter shuts down
+    return any(one is finder for one in sys.meta_path or ())  # None while the interpreter shuts down
 
 
 def is_ours(module: object) -> bool:
     """Return whether `module` is the served replacement."""
-    return getattr(getattr(module, "__spec__", None), "origin", None) == REPLACEMENT
+    return bool(getattr(getattr(module, "__spec__", None), "origin", None) == finder.origin)
+
+
+def _other_finders() -> list:  # type: ignore[type-arg]
+    return [one for one in sys.meta_path if one is not finder]  # Not by ==, which may raise.
+
+
+class Finder:
+    """Meta path finder (importlib.abc.MetaPathFinder), loader where there is no file, and all our state."""
+
+    origin = REPLACEMENT
+    started = shows_titles = prepared = False
+    process_title = set_to = None
+    face = {}  # type: dict[str, object]  # noqa: RUF012  # There is one instance.
+    shown = b""  # none yet, not even none
+    wrappers = {}  # type: dict[int, object]  # noqa: RUF012  # as above
+
+    def __reduce__(self) -> str:
+        return "finder"  # Copies of sys.meta_path hold this very object.
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> object:
+        """Return the replacement's spec for setproctitle and its C module, None for any other name."""
+        if name != "setproctitle" and name != "setproctitle._setproctitle":
+            return None
+        if target is not None and not is_ours(target):
+            return None  # The native module is reloaded, over functions that are neutralised already.
+        loader = _importlib.SourceFileLoader(name, self.origin)
+        try:
+            loader.path_stats(self.origin)
+        except OSError:  # in an archive or a packaged program, or uninstalled since
+            loader = self
+        spec = _importlib.spec_from_file_location(
+            name, self.origin, loader=loader, submodule_search_locations=None
+        )
+        if name == "setproctitle":
+            spec.submodule_search_locations = []  # Nobody finds native files through it.
+        return spec
+
+    def create_module(self, spec: object) -> None:
+        """Leave it to the import system."""
+
+    def exec_module(self, module: object) -> None:
+        """Give a module the replacement's names, as served before or as anything else is imported here."""
+        if not self.face:
+            from . import replacement  # noqa: F401  # sets it
+        vars(module).update(self.face)
+
+
+# One for each interpreter, whatever is deleted from sys.modules or put back into sys.meta_path.
+finder = vars(sys).setdefault("_airflow_setproctitle_shim", Finder())

@@ -6,15 +6,14 @@ interpreter start; this one then runs the one that it hides, as if it were not t
 
 import os
 import sys
+from contextlib import suppress
 from importlib.machinery import PathFinder
 from importlib.util import module_from_spec
 
-try:
+with suppress(Exception):  # It may be missing, or broken.
     from airflow_setproctitle_shim import startup
-except ImportError:
-    pass
-else:  # on macOS, unless AIRFLOW_SETPROCTITLE_SHIM says off
-    startup()
+
+    startup()  # on macOS, unless AIRFLOW_SETPROCTITLE_SHIM says off
 
 here = os.path.dirname(os.path.abspath(__file__))
 places = [os.path.abspath(place) for place in sys.path]

@@ -1,19 +1,18 @@
-"""Neutralises a native setproctitle that was imported before the shim was switched on.
+"""Makes a native setproctitle that was imported before the shim harmless, and gives it back.
 
-Imported by activate() only when there is one. References in closures, default arguments,
-containers and instances cannot be found: they keep calling native code.
+Imported by activate() only when there is one. What cannot be found keeps calling native code:
+references in closures, default arguments, containers, classes and instances.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
-from typing import Any, cast
+from types import BuiltinFunctionType, FunctionType, ModuleType
+from typing import Any
 
 from wrapt import FunctionWrapper
 
-from . import SERVED, finder, is_active, is_ours, replacement
-from .stderr import say
+from . import SERVED, finder, is_active, replacement
 
 
 class Neutralised(FunctionWrapper):  # type: ignore[type-arg]  # generic only since wrapt 2
@@ -23,73 +22,66 @@ class Neutralised(FunctionWrapper):  # type: ignore[type-arg]  # generic only si
         """Pickle by name, as the native function does."""
         return str(self.__name__)
 
+    def __copy__(self) -> Neutralised:
+        """Return itself, as copying any function does."""
+        return self
 
-# Each module done, its globals before, and the wrappers made for it. On the finder, so that any copy of
-# this module can complete or undo what another one, or a thread that a fork left behind, has begun.
-_done = cast("list[tuple[object, dict[str, Any], list[Neutralised]]]", finder.neutralised)
+    def __deepcopy__(self, memo: object) -> Neutralised:
+        """Return itself, as copying any function does."""
+        return self
 
 
-def neutralise() -> int:
-    """Put harmless wrappers where setproctitle's native functions stand, in it and in all modules' globals.
+def sync() -> None:
+    """Make all modules' globals agree with the switch: wrappers while it is on, native functions while it is off.
 
-    Returns how many places were rebound; with `python -v` a line on stderr says so too.
+    Whoever changes the switch calls this afterwards, so it ends right whatever threads do at once, and a
+    call that was interrupted is completed by the next one.
     """
-    for module in [sys.modules[name] for name in SERVED if name in sys.modules]:
-        namespace = _namespace(module)
-        # In py-setproctitle's Python layer over our functions there is nothing native.
-        if is_ours(module) or is_ours(namespace.get("_setproctitle")):
-            continue
-        known = {id(function) for wrapper in _wrappers() for function in (wrapper, wrapper.__wrapped__)}
-        natives = [(name, namespace[name]) for name in replacement.__all__ if callable(namespace.get(name))]
-        fresh = [_wrapped(name, native) for name, native in natives if id(native) not in known]
-        if natives and not any(module is done for done, *_ in _done):
-            _done.append((module, namespace.copy(), fresh))
-        # Or a fresh native function could be had by importing setproctitle._setproctitle once more.
-        if "__path__" in namespace:
-            namespace["__path__"] = []
-    places = _rebind({id(wrapper.__wrapped__): wrapper for wrapper in _wrappers()})
-    if sys.flags.verbose:
-        say(f"neutralised setproctitle in {places} places")
-    return places
+    active = None
+    while active is not is_active():
+        active = is_active()
+        wrapped = {id(wrapper): wrapper.__wrapped__ for wrapper in list(finder.wrappers.values())}
+        modules: list[object] = list(sys.modules.values())
+        for module in modules:  # It grows meanwhile.
+            namespace = _namespace(module)
+            # A copy, because other threads may import while we walk.
+            for name, value in namespace.copy().items():
+                if active and _is_native(value):
+                    namespace[name] = _wrapper(value)
+                elif not active and id(value) in wrapped:
+                    namespace[name] = wrapped[id(value)]
+                # One that was dropped from sys.modules, but is still in use.
+                elif (
+                    type(value) is ModuleType
+                    and value.__dict__.get("__name__") in SERVED
+                    and not any(value is module for module in modules)
+                ):
+                    modules.append(value)
 
 
-def _wrappers() -> list[Neutralised]:
-    return [wrapper for _, _, made in _done for wrapper in made]
+def _is_native(value: Any) -> bool:
+    """Return whether it is a function of a setproctitle that is not ours, in C or in Python."""
+    # By type(), as a proxy's class lies, and as attributes of anything else may run somebody's code.
+    if type(value) is FunctionType:
+        module, spec = value.__globals__.get("__name__"), value.__globals__.get("__spec__")
+    elif type(value) is BuiltinFunctionType:
+        module, spec = value.__module__, None
+    else:
+        return False
+    return (
+        module in SERVED
+        and value.__name__ in replacement.__all__
+        and getattr(spec, "origin", None) != finder.origin
+    )
 
 
-def _wrapped(name: str, native: Callable[..., object]) -> Neutralised:
-    safe = getattr(replacement, name)
+def _wrapper(native: Any) -> Neutralised:
+    """Return the one wrapper of a native function."""
+    safe = getattr(replacement, native.__name__)
     # `enabled`: whoever kept the wrapper has the native function back after deactivate().
-    return Neutralised(native, lambda _native, _self, args, kwargs: safe(*args, **kwargs), enabled=is_active)
-
-
-def restore() -> int:
-    """Put every native function back where its wrapper stands. Returns how many places were rebound."""
-    for module, before, _ in _done:
-        namespace = _namespace(module)
-        if is_ours(module):  # importlib.reload() has run replacement.py in it.
-            namespace.clear()
-            namespace.update(before)
-        for name in ("__path__", "_setproctitle"):
-            if name in before and (name == "__path__" or is_ours(namespace.get(name))):
-                namespace[name] = before[name]
-    # Last: a module imported while another one's C module was neutralised had wrappers from the beginning.
-    places = _rebind({id(wrapper): wrapper.__wrapped__ for wrapper in _wrappers()})
-    _done.clear()
-    return places
-
-
-def _rebind(replacements: dict[int, object]) -> int:
-    """Replace each object whose id is a key wherever it is a module's global; return how often."""
-    places = 0
-    for module in [*(module for module, *_ in _done), *sys.modules.copy().values()]:
-        namespace = _namespace(module)
-        # A copy, because other threads may import while we walk.
-        for name, value in namespace.copy().items():
-            if id(value) in replacements:
-                namespace[name] = replacements[id(value)]
-                places += 1
-    return places
+    made = Neutralised(native, lambda _native, _self, args, kwargs: safe(*args, **kwargs), enabled=is_active)
+    wrapper: Neutralised = finder.wrappers.setdefault(id(native), made)
+    return wrapper
 
 
 def _namespace(module: object) -> dict[str, Any]:

@@ -7,10 +7,10 @@ Titles are remembered, not shown, unless AIRFLOW_SETPROCTITLE_SHIM=titles. Impor
 import sys as _sys
 from _thread import _local
 
-from airflow_setproctitle_shim import finder as _shim
-
 __all__ = ["setproctitle", "getproctitle", "setthreadtitle", "getthreadtitle"]
 
+# Not by importing our package: pex empties sys.path and sys.modules, and files may be uninstalled.
+_shim = vars(_sys)["_airflow_setproctitle_shim"]
 _thread_titles = vars(_shim).setdefault("thread_titles", _local())
 
 
@@ -25,14 +25,15 @@ def setproctitle(title: str) -> None:
         raise ValueError("embedded null character")
     _shim.process_title = encoded
     if _shim.shows_titles:
-        _show(title)
+        _shim.show()
 
 
 def getproctitle() -> str:
     """Return the last title set, or else the command line that started this process."""
     if _shim.process_title is None:
         return " ".join(getattr(_sys, "orig_argv", _sys.argv))
-    return _shim.process_title.decode()
+    title: bytes = _shim.process_title
+    return title.decode()
 
 
 def setthreadtitle(title: str) -> None:
@@ -49,33 +50,24 @@ def getthreadtitle() -> str:
     return title.decode()
 
 
-def _show(title: str) -> None:
-    try:
-        from airflow_setproctitle_shim.titles import show
-    except ImportError:  # The interpreter shuts down.
-        return
-    show(title)
-
-
-def __getattr__(name: str) -> str:
-    # `__version__` is looked up only when somebody asks (PEP 562). No docstring: every import would load it.
+def __getattr__(name: str) -> object:
+    # Only what somebody asks for costs anything (PEP 562). No docstring: every import would load it.
+    if name == "_setproctitle" and __name__ != "setproctitle._setproctitle":
+        return __import__("setproctitle._setproctitle", fromlist=["*"])
     if name != "__version__":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib.metadata import PackageNotFoundError, version
-
     try:
-        return version("setproctitle")
-    except PackageNotFoundError:
+        from importlib.metadata import version
+
+        return version("setproctitle") or "1.3.8"
+    except Exception:  # noqa: BLE001  # not installed, or broken metadata
         return "1.3.8"
 
 
+_shim.face = {name: globals()[name] for name in (*__all__, "__all__", "__doc__", "__getattr__")}
+
 if _shim.shows_titles:
-    # Now: a child that is forked while another thread imports it at a title would wait for good.
-    from airflow_setproctitle_shim.titles import prepare
+    _shim.show()  # Prepares it: titles are often set in places where an import is unwelcome.
 
-    prepare()
-
-if _sys.flags.verbose and __name__ != f"{__package__}.replacement":
-    from airflow_setproctitle_shim.stderr import say
-
-    say(f"serves {__name__} from {__file__}")
+if _sys.flags.verbose and __name__ in ("setproctitle", "setproctitle._setproctitle"):
+    print(f"airflow-setproctitle-shim: serves {__name__} from {__file__}", file=_sys.stderr)

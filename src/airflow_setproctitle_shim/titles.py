@@ -1,77 +1,86 @@
-"""Fork-safe titles for `ps`, by processtitle. Imported with setproctitle, in titles mode only."""
-
-from __future__ import annotations
+"""Titles that `ps` shows, by processtitle. Imported by activate() in titles mode, maybe at interpreter start."""
 
 import atexit
-import logging
-import os
 import sys
-import warnings
-from collections.abc import Callable
-from typing import cast
+from _thread import allocate_lock
 
 from . import finder
 from .stderr import say
 
-
-def prepare() -> None:
-    """Get processtitle ready, once. Where that cannot be done, a RuntimeWarning says why. Never raises."""
-    with finder.lock():
-        if finder.set_to is None:
-            try:
-                finder.set_to = _prepared()
-            except Exception as error:  # noqa: BLE001  # a title is never worth an exception in a worker
-                _give_up(error, 4)
+_showing = vars(finder).setdefault("showing", allocate_lock())
 
 
-def show(title: str) -> None:
-    """Show a title where `ps` looks. Never raises."""
-    prepare()
-    with finder.lock():
-        # processtitle holds a mutex while it logs: a signal handler must not get to it once more.
-        if not finder.showing:
-            finder.showing = True
-            try:
-                cast("Callable[[str], object]", finder.set_to)(title)
-            except Exception as error:  # noqa: BLE001  # as above
-                _give_up(error, 5)
-            finally:
-                finder.showing = False
+def show() -> None:
+    """Show the newest title where `ps` looks. Never raises, and never waits.
+
+    Who is at it already looks again when it is done. A child that was forked meanwhile shows no titles.
+    """
+    while finder.shown is not finder.process_title and _showing.acquire(False):
+        try:
+            if not finder.shows_titles:
+                return
+            title = finder.process_title
+            if finder.set_to is None:
+                _prepare()
+            if title is not None:
+                finder.set_to(title.decode())
+            finder.shown = title
+        except Exception as error:  # noqa: BLE001  # a title is never worth an exception in a worker
+            _give_up(error)
+        finally:
+            _showing.release()
 
 
-def _prepared() -> Callable[[str], object]:
-    """Return processtitle's set_to(), prepared; preparing it a second time would raise."""
+def _prepare() -> None:
+    """Get processtitle ready. Raises whatever keeps it from being so."""
+    if _is_subinterpreter():
+        raise RuntimeError("titles are the main interpreter's")
+    import logging
+
     import processtitle
 
     logger = logging.getLogger("processtitle")
     if logger.level == logging.NOTSET:  # Else every title is a DEBUG record in the user's log.
         logger.setLevel(logging.INFO)
-    # Without fork_safe_only it would make the LaunchServices calls that crash after fork.
-    processtitle.prepare(fork_safe_only=True)
-    if hasattr(os, "register_at_fork"):
-        # A child would wait for the mutex for good. Registered after logging's, so that a fork takes our
-        # lock before logging's, as set_to() does.
-        os.register_at_fork(
-            before=lambda: finder.lock().acquire(), after_in_parent=lambda: finder.lock().release()
-        )
-    atexit.register(_stop)
-    return cast("Callable[[str], object]", processtitle.set_to)
+    if not finder.prepared:  # A second time would raise.
+        finder.prepared = True
+        # Without fork_safe_only it would make the LaunchServices calls that crash after fork.
+        processtitle.prepare(fork_safe_only=True)
+    finder.set_to = processtitle.set_to
+
+
+def _is_subinterpreter() -> bool:
+    for name in ("_interpreters", "_xxsubinterpreters"):  # from 3.13 on, and before
+        try:
+            interpreters = __import__(name)
+        except ImportError:
+            continue
+        return bool(interpreters.get_current() != interpreters.get_main())
+    return False
+
+
+def _give_up(error: Exception) -> None:
+    """Show no more titles, and say why, in the line that sets a title."""
+    finder.shows_titles = False
+    text = f"AIRFLOW_SETPROCTITLE_SHIM=titles shows no titles: {type(error).__name__}: {error}"
+    if sys.version_info < (3, 10):
+        text += ". It needs Python 3.10"
+    elif isinstance(error, (ImportError, TypeError)):  # missing, or too old
+        text += ". Mend it with: pip install 'airflow-setproctitle-shim[titles]'"
+    try:
+        import warnings
+
+        warnings.warn(text, RuntimeWarning, stacklevel=4)
+    except Exception:  # noqa: BLE001  # python -W error, or a showwarning() of the user's that raises
+        say(text)
 
 
 def _stop() -> None:
-    """Keep daemon threads out of processtitle: one that finalization ends in there aborts the process."""
-    with finder.lock():
-        finder.set_to = bool  # takes every title and does nothing
+    """Keep threads out of processtitle: one that finalization ends in there aborts the process."""
+    finder.shows_titles = False
+    # Who is in there is waited for, one second at most.
+    if _showing.acquire(timeout=1):
+        _showing.release()
 
 
-def _give_up(error: Exception, stacklevel: int) -> None:
-    """Show no more titles, and say why, in the line that imports setproctitle or sets a title."""
-    _stop()
-    if sys.is_finalizing():
-        return
-    text = f"AIRFLOW_SETPROCTITLE_SHIM=titles shows no titles: {type(error).__name__}: {error}. "
-    text += "Mend it with: pip install 'airflow-setproctitle-shim[titles]'"
-    try:
-        warnings.warn(text, RuntimeWarning, stacklevel)
-    except RuntimeWarning:  # python -W error
-        say(text)
+atexit.register(_stop)
