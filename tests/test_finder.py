@@ -93,7 +93,7 @@ def test_somebody_elses_module_in_sys_modules_is_left_there() -> None:
 
 
 def test_an_import_that_was_forbidden_stays_so_and_costs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "setproctitle", None)  # type: ignore[arg-type]  # as the import system knows it
+    monkeypatch.setitem(sys.modules, "setproctitle", None)
     before = set(sys.modules)
     shim.activate()
     assert set(sys.modules) == before
@@ -310,7 +310,7 @@ def test_it_is_served_from_any_directory(tmp_path: Path) -> None:
     code = "import airflow_setproctitle_shim as s; s.activate(); import setproctitle as t; print(ascii(t.__file__))"
     environ = clean_environ(PYTHONPATH=str(place))
     out = subprocess.check_output([sys.executable, "-c", code], env=environ, text=True)
-    assert out == f"{ascii(str(place / PACKAGE.name / 'replacement.py'))}\n"
+    assert out == ascii(str(place / PACKAGE.name / "replacement.py")) + "\n"
 
 
 @pytest.mark.parametrize("when", ["cold", "after the package"])
@@ -367,7 +367,7 @@ def test_an_activate_that_fails_leaves_nothing_switched_on(monkeypatch: pytest.M
     native = importlib.import_module("setproctitle").setproctitle
     sys.modules.pop(f"{shim.__name__}.neutralise", None)
     with monkeypatch.context() as patch:
-        patch.setitem(sys.modules, "wrapt", None)  # type: ignore[arg-type]  # makes its import fail
+        patch.setitem(sys.modules, "wrapt", None)
         with pytest.raises(ImportError):
             shim.activate()
     assert not shim.is_active() and importlib.import_module("setproctitle").setproctitle is native

@@ -119,7 +119,11 @@ def test_of_a_module_that_was_imported_twice_nothing_native_is_left(
     forget()
     again = importlib.import_module("setproctitle")
     assert again.setproctitle is not native.setproctitle
-    found = [lambda: user.function, lambda: native.setproctitle, lambda: again.setproctitle]
+    found: list[Callable[[], object]] = [
+        lambda: user.function,
+        lambda: native.setproctitle,
+        lambda: again.setproctitle,
+    ]
     before = [function() for function in found]
     shim.activate()
     assert not any(is_native(function()) for function in found)
@@ -189,7 +193,7 @@ def test_what_others_made_of_a_native_function_stays_theirs(
     def traced(title: str) -> None: ...
 
     odd = type("Odd", (), {"setproctitle": native.setproctitle})
-    monkeypatch.setitem(sys.modules, "odd", odd)  # type: ignore[arg-type]  # not a module
+    monkeypatch.setitem(sys.modules, "odd", odd)
     user = user_of(monkeypatch, setproctitle=traced)
     shim.activate()
     assert user.setproctitle is traced

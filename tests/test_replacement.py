@@ -41,11 +41,11 @@ def native() -> ModuleType:
 
 
 def outcome(call: Callable[[], object]) -> object:
-    """What a call gives: its result, or the type of what it raises."""
+    """What a call gives: its result, or the type of what it raises; a ValueError also by its words."""
     try:
         return call()
     except Exception as error:  # noqa: BLE001
-        return type(error)
+        return str(error) if type(error) is ValueError else type(error)
 
 
 ARGUMENTS = [
@@ -67,14 +67,16 @@ ARGUMENTS = [
 ]
 
 
-@pytest.mark.parametrize("function", ["setproctitle", "setthreadtitle"])
-@pytest.mark.parametrize(("args", "kwargs"), ARGUMENTS, ids=repr)
 def test_arguments_are_accepted_and_rejected_as_by_the_c_function(
-    served: ModuleType, native: ModuleType, function: str, args: Any, kwargs: Any
+    served: ModuleType, native: ModuleType
 ) -> None:
-    assert outcome(lambda: getattr(served, function)(*args, **kwargs)) == outcome(
-        lambda: getattr(native, function)(*args, **kwargs)
-    )
+    for function in ("setproctitle", "setthreadtitle"):
+        for args, kwargs in ARGUMENTS:
+            ours, theirs = (
+                outcome(lambda call=getattr(module, function): call(*args, **kwargs))  # type: ignore[misc]  # noqa: B023
+                for module in (served, native)
+            )
+            assert ours == theirs, (function, args, kwargs)
 
 
 TITLES = st.text(st.sampled_from("a\0é🐍\ud800")) | st.text(st.characters())
@@ -89,7 +91,7 @@ ARGUMENT_LISTS: st.SearchStrategy[Any] = st.one_of(
 )
 
 
-@settings(max_examples=300)
+@settings(max_examples=200)
 @given(
     function=st.sampled_from(["setproctitle", "setthreadtitle", "getproctitle", "getthreadtitle"]),
     arguments=ARGUMENT_LISTS,
@@ -133,12 +135,6 @@ def test_any_title_that_fits_is_the_one_the_c_function_gives(titles: list[str]) 
     assert done.stdout == ""
 
 
-@pytest.mark.parametrize("function", ["getproctitle", "getthreadtitle"])
-def test_getters_take_no_arguments(served: ModuleType, function: str) -> None:
-    with pytest.raises(TypeError):
-        getattr(served, function)("title")
-
-
 @given(st.text(st.characters(blacklist_categories=["Cs"], blacklist_characters="\0")))
 def test_any_title_comes_back_as_it_was_set(title: str) -> None:
     from airflow_setproctitle_shim import replacement
@@ -159,13 +155,14 @@ def test_a_rejected_title_leaves_the_one_before(served: ModuleType) -> None:
     assert served.getproctitle() == "good"
 
 
-def test_the_type_error_names_the_type(served: ModuleType) -> None:
-    with pytest.raises(TypeError, match="'bytes'"):
-        served.setproctitle(b"title")
-
-
-def test_before_any_title_there_is_the_command_line(served: ModuleType) -> None:
-    assert served.getproctitle() == " ".join(getattr(sys, "orig_argv", sys.argv))
+def test_before_any_title_there_is_the_command_line(
+    served: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if sys.version_info >= (3, 10):
+        assert served.getproctitle() == " ".join(sys.orig_argv)
+    monkeypatch.delattr(sys, "orig_argv", raising=False)
+    monkeypatch.setattr(sys, "argv", ["program", "argument"])
+    assert served.getproctitle() == "program argument"
 
 
 def test_children_inherit_the_title_through_fork_and_do_not_change_the_parents(served: ModuleType) -> None:
@@ -208,13 +205,18 @@ def test_the_version_is_that_of_the_installed_distribution(served: ModuleType) -
     assert served.__version__ == importlib.metadata.version("setproctitle")
 
 
-def test_without_the_distribution_the_version_is_the_one_it_mirrors(
-    served: ModuleType, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("state", ["missing", "broken", "without a version", "with an empty one"])
+def test_without_readable_metadata_the_version_is_the_one_it_mirrors(
+    served: ModuleType, monkeypatch: pytest.MonkeyPatch, state: str
 ) -> None:
-    def missing(name: str) -> str:
-        raise importlib.metadata.PackageNotFoundError(name)
+    def version(name: str) -> str | None:
+        if state == "missing":
+            raise importlib.metadata.PackageNotFoundError(name)
+        if state == "broken":
+            raise UnicodeDecodeError("utf-8", b"\xff", 0, 1, "metadata of another encoding")
+        return None if state == "without a version" else ""
 
-    monkeypatch.setattr(importlib.metadata, "version", missing)
+    monkeypatch.setattr(importlib.metadata, "version", version)
     assert served.__version__ == "1.3.8"
 
 
@@ -225,11 +227,6 @@ def test_the_version_costs_nothing_until_asked_for() -> None:
         "assert 'importlib.metadata' in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
-
-
-def test_unknown_attributes_are_reported_as_any_module_does(served: ModuleType) -> None:
-    with pytest.raises(AttributeError, match="module 'setproctitle' has no attribute 'nothing'"):
-        served.nothing  # noqa: B018
 
 
 def test_the_public_names_are_setproctitles(served: ModuleType) -> None:
@@ -247,7 +244,7 @@ def test_functions_are_pickled_by_name(served: ModuleType) -> None:
 
 def test_inspection_finds_the_source(served: ModuleType) -> None:
     assert inspect.getsource(served.setproctitle).startswith("def setproctitle(title: str)")
-    assert inspect.getsourcefile(served) == shim.REPLACEMENT
+    assert inspect.getsourcefile(served) == shim.finder.origin
 
 
 def test_pkgutil_finds_a_package_without_modules(served: ModuleType) -> None:

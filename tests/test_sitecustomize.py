@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from environments import ROOT, SWITCH, Venv, uv
+from environments import ROOT, SWITCH, Venv, write
 
 TEMPLATE = ROOT / "sitecustomize_template"
 STATE = "import sys; print(getattr(sys.meta_path[0], '__module__', '-'), sys.modules.get('hidden_ran', ''))"
@@ -35,7 +37,7 @@ def bare_mac(tmp_path_factory: pytest.TempPathFactory) -> Venv:
 def target(tmp_path_factory: pytest.TempPathFactory, wheel: Path) -> Path:
     """A directory that the shim was installed into by --target, with the template written into it."""
     directory = tmp_path_factory.mktemp("target")
-    uv("pip", "install", "--quiet", "--target", str(directory), str(wheel))
+    zipfile.ZipFile(wheel).extractall(directory)
     (directory / "sitecustomize.py").write_text((TEMPLATE / "sitecustomize.py").read_text())
     return directory
 
@@ -50,7 +52,7 @@ def test_the_hidden_sitecustomize_runs_or_fails_as_if_ours_were_not_there(
         (tmp_path / "sitecustomize.py").write_text(source)
     ours = target if installed else TEMPLATE
     alone = bare_mac.run("-c", STATE, check=False, PYTHONPATH=str(tmp_path))
-    both = bare_mac.run("-c", STATE, check=False, PYTHONPATH=f"{ours}:{tmp_path}")
+    both = bare_mac.run("-c", STATE, check=False, PYTHONPATH=f"{ours}{os.pathsep}{tmp_path}")
     # Our frames may stand in a traceback; what it says must be the same.
     assert both.stderr.splitlines()[-1:] == alone.stderr.splitlines()[-1:]
     assert both.returncode == alone.returncode
@@ -63,8 +65,19 @@ def test_the_hidden_sitecustomize_is_the_one_that_others_import(
     bare_mac: Venv, target: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "sitecustomize.py").write_text("MINE = 'mine'\n")
-    path = f"{target}:{tmp_path}"
+    path = f"{target}{os.pathsep}{tmp_path}"
     assert bare_mac.evaluate("import sitecustomize; print(sitecustomize.MINE)", PYTHONPATH=path) == "mine"
+
+
+@pytest.mark.parametrize("error", ["SyntaxError", "PermissionError", "ImportError"])
+def test_a_broken_package_does_not_keep_the_hidden_one_from_running(
+    bare_mac: Venv, tmp_path: Path, error: str
+) -> None:
+    write(tmp_path / "broken/airflow_setproctitle_shim.py", f"raise {error}('as found on a disk')\n")
+    write(tmp_path / "hidden/sitecustomize.py", HIDDEN["well"] or "")
+    path = os.pathsep.join(map(str, (TEMPLATE, tmp_path / "broken", tmp_path / "hidden")))
+    done = bare_mac.run("-c", STATE, PYTHONPATH=path)
+    assert (done.stdout.split()[1:], done.stderr) == (["yes"], "")
 
 
 def test_a_target_installation_serves_the_replacement(bare_mac: Venv, target: Path) -> None:
