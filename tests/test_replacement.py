@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import importlib
 import importlib.metadata
 import inspect
@@ -73,7 +74,7 @@ def test_arguments_are_accepted_and_rejected_as_by_the_c_function(
     for function in ("setproctitle", "setthreadtitle"):
         for args, kwargs in ARGUMENTS:
             ours, theirs = (
-                outcome(lambda call=getattr(module, function): call(*args, **kwargs))  # type: ignore[misc]  # noqa: B023
+                outcome(functools.partial(getattr(module, function), *args, **kwargs))
                 for module in (served, native)
             )
             assert ours == theirs, (function, args, kwargs)

@@ -87,7 +87,7 @@ def deactivate() -> None:
 
 def is_active() -> bool:
     """Return whether `import setproctitle` is answered by the shim."""
-    return any(one is finder for one in sys.meta_path or ())  # None while the interpreter shuts down
+    return any(one is finder for one in list(sys.meta_path or ()))  # None while the interpreter shuts down
 
 
 def is_ours(module: object) -> bool:
@@ -96,7 +96,8 @@ def is_ours(module: object) -> bool:
 
 
 def _other_finders() -> list:  # type: ignore[type-arg]
-    return [one for one in sys.meta_path if one is not finder]  # Not by ==, which may raise.
+    # A copy, as other threads may switch meanwhile; and not by ==, which may raise.
+    return [one for one in list(sys.meta_path) if one is not finder]
 
 
 class Finder:
