@@ -214,56 +214,8 @@ def test_real_logs_are_counted_and_the_last_line_is_quoted_with_its_place(
     assert ("export PYTHONFAULTHANDLER=1" in " ".join(told.data["advice"])) is (not counts)
 
 
-DEATHS = """\
-[WARNING] Worker (pid:11625) was sent SIGSEGV!
-[ERROR] Worker (pid:1) was sent SIGABRT!
-[WARNING] Worker with pid 75987 was terminated due to signal 10
-Process 'ForkPoolWorker-1' pid:6237 exited with 'signal 11 (SIGSEGV)'
-billiard.exceptions.WorkerLostError: Worker exited prematurely: signal 11 (SIGSEGV) Job: 0.
-Moving job to FailedJobRegistry (Work-horse terminated unexpectedly; waitpid returned 139 (signal 11); )
-Work-horse was terminated unexpectedly (waitpid returned 6)
-Task exited with return code Negsignal.SIGSEGV
-Task exited with return code -11
-DagFileProcessorManager (PID=19503) exited with exit code -11 - re-launching
-{"event": "Process exited", "exit_code": -11, "signal_name": "SIGSEGV"}
-<Process name='worker' pid=3 parent=1 stopped exitcode=-SIGSEGV>
-Process exitcode: -6
-zsh: segmentation fault  python app.py
-zsh: bus error  python app.py
-zsh: abort      python app.py
-Abort trap: 6
-Segmentation fault: 11
-[1]    3442 segmentation fault (core dumped)  gunicorn app:app
-Process finished with exit code 139 (interrupted by signal 11: SIGSEGV)
-web_1 exited with code 139
-Exited (139) 2 minutes ago
-ERROR: InvocationError for command pytest (exited with code -11 (SIGSEGV))
-make: *** [test] Segmentation fault: 11
-DataLoader worker (pid 61) is killed by signal: Segmentation fault: 11.
-!!! uWSGI process 123 got Segmentation Fault !!!
-subprocess.CalledProcessError: Command 'x' died with <Signals.SIGABRT: 6>.
-subprocess.CalledProcessError: Command 'x' returned non-zero exit status 138.
-Child [4242] exited with code 11
-stop reason = EXC_BAD_ACCESS (code=1, address=0x110)
-systemd: airflow.service: Main process exited, code=dumped, status=11/SEGV
-INFO signalled: exited: celery (terminated by SIGSEGV (core dumped); not expected)""".splitlines()
-NO_DEATHS = """\
-GET /search?q=a&exit_code=139 HTTP/1.1
-"GET http://host/return code 1340 HTTP/1.1" 200
-see https://example.org/exit_code=139
-[2026-11-27 11:10:06] status 200, 139 bytes in 134 ms
-country code 1390, zip code 13902, postcode 134
-Task exited with return code 0
-exited with code 1
-error code 11: try again
-at code 11:05 the job begins
-exit code 11.5
-signal 110 received
-Handling signal: term
-Worker (pid:1) was sent SIGTERM!
-SIGCHLD SIGPIPE SIGABRTING
-request took 11 s, 6 retries, code 10
-a bus with an error""".splitlines()
+DEATHS = (DATA / "lines/deaths.txt").read_text().splitlines()
+NO_DEATHS = (DATA / "lines/no-deaths.txt").read_text().splitlines()
 
 
 @pytest.mark.parametrize("line", DEATHS)

@@ -16,8 +16,7 @@ from .. import __version__
 HELP = """\
 usage: airflow-setproctitle-shim COMMAND
 
-Keeps setproctitle from crashing forked processes on macOS. These commands
-tell whether it does. None of them changes anything.
+Tells whether setproctitle can crash forked processes here. Changes nothing.
 
   status            Is the shim on in this Python? Whom does it protect?
   probe [-n N]      Does it work? Forks N workers (20) without it, then with it.
@@ -83,16 +82,22 @@ def _run(command: str, options: dict[str, str], paths: list[str]) -> int:
     if command in texts:
         _print(texts[command], sys.stdout)
         return 0
-    from . import doctor, printing, probe, status  # The rest does without what may be broken.
+    from . import printing  # Only what a command needs is imported.
 
     if command == "doctor":
+        from .doctor import diagnose
+
         if missing := [path for path in paths if path != "-" and not os.path.exists(path)]:
             raise getopt.GetoptError(f"there is no file or directory {missing[0]!r}")
-        data, lines = (found := doctor.diagnose(paths)), printing.of_report(found)
+        data, lines = (found := diagnose(paths)), printing.of_report(found)
     elif command == "probe":
-        data, lines = (found := probe.probe(int(options["-n"]))), printing.of_probe(found)
+        from .probe import probe
+
+        data, lines = (found := probe(int(options["-n"]))), printing.of_probe(found)
     else:
-        data, lines = (found := status.status()), printing.of_status(found)
+        from .status import status
+
+        data, lines = (found := status()), printing.of_status(found)
     # What would drive the terminal is not printed: it may come from anybody's files.
     lines = ["".join(it if it.isprintable() else "?" for it in line) for line in lines]
     _print((json.dumps(data, indent=2) if "--json" in options else "\n".join(lines)) + "\n", sys.stdout)
