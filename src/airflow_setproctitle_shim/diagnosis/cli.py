@@ -40,7 +40,7 @@ def main(arguments: list[str] | None = None) -> int:
     sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")  # Paths may hold anything.
-    status, message = 1, ""
+    status = 1
     try:
         return _run(*parse(arguments))
     except getopt.GetoptError as error:
@@ -58,10 +58,9 @@ def parse(arguments: list[str]) -> tuple[str, dict[str, str], list[str]]:
     """Return the command, the options and the PATHs that are given. Raises GetoptError where that is wrong usage."""
     given, operands = getopt.gnu_getopt(arguments, "hVn:", ["help", "version", "json"])
     options, (command, *paths) = {"-n": "20", **dict(given)}, operands or [""]
-    if not arguments or {"-h", "--help"} & options.keys():
-        return "help", options, paths
-    if {"-V", "--version"} & options.keys():
-        return "version", options, paths
+    asked = [option.strip("-")[0] for option, _ in given if option in ("-h", "--help", "-V", "--version")]
+    if asked or not arguments:
+        return "help" if asked[:1] in ([], ["h"]) else "version", options, []
     if command not in COMMANDS:
         raise getopt.GetoptError(f"no command {command!r}: there are {', '.join(COMMANDS)}")
     foreign = [option for option, _ in given if option not in COMMANDS[command]]
@@ -74,14 +73,13 @@ def parse(arguments: list[str]) -> tuple[str, dict[str, str], list[str]]:
 
 def _run(command: str, options: dict[str, str], paths: list[str]) -> int:
     """Do what is asked and return the exit status."""
-    texts = {"help": HELP, "version": f"{__version__}\n"}
+    if command in ("help", "version"):
+        _print(HELP if command == "help" else f"{__version__}\n", sys.stdout)
+        return 0
     if command == "sitecustomize":
         # Not named sitecustomize: a wheel with a file of that name looks like malware to scanners.
         file = Path(__file__).parents[1] / "as_site_customize.py"
         return int(not _print(file.read_text("utf-8"), sys.stdout))
-    if command in texts:
-        _print(texts[command], sys.stdout)
-        return 0
     from . import printing  # Only what a command needs is imported.
 
     if command == "doctor":

@@ -35,23 +35,18 @@ PLAIN = (
     "celery circus cotyledon distributed django-q2 faust faust-streaming granian neutron odoo parsl pgcli "
     "pytest-xdist rq salt sglang skypilot vllm vpn-slice xinference xonsh"
 )
+# fmt: off
 CALLERS = (
     *(Caller(name, "0", CALLS) for name in PLAIN.split()),
-    Caller("apache-airflow", "0", CALLS),
-    Caller("apache-airflow", "3", GONE),  # apache-airflow-core has the code
-    Caller("apache-airflow-core", "0", CALLS),
-    Caller("apache-airflow-core", "3.1", GUARDED),
-    Caller("apache-airflow-providers-celery", "0", CALLS),
-    Caller("apache-airflow-providers-celery", "3.13", GUARDED),
+    Caller("apache-airflow", "0", CALLS), Caller("apache-airflow", "3", GONE),  # apache-airflow-core has the code
+    Caller("apache-airflow-core", "0", CALLS), Caller("apache-airflow-core", "3.1", GUARDED),
+    Caller("apache-airflow-providers-celery", "0", CALLS), Caller("apache-airflow-providers-celery", "3.13", GUARDED),
     Caller("apache-airflow-task-sdk", "0", GUARDED),
-    Caller("gunicorn", "0", CALLS),
-    Caller("gunicorn", "25", GUARDED),
-    Caller("mutmut", "3", CALLS),
-    Caller("mutmut", "3.6", GUARDED),
-    Caller("ray", "0", CALLS),
-    Caller("ray", "2.48", OWN_COPY),
-    Caller("ray", "2.56", GONE),
+    Caller("gunicorn", "0", CALLS), Caller("gunicorn", "25", GUARDED),
+    Caller("mutmut", "3", CALLS), Caller("mutmut", "3.6", GUARDED),
+    Caller("ray", "0", CALLS), Caller("ray", "2.48", OWN_COPY), Caller("ray", "2.56", GONE),
 )
+# fmt: on
 FIELD = re.compile(r"(?im)^(name|version):[ \t]*(\S+)[ \t\r]*$")
 # On macOS, and without an extra.
 REQUIRES = re.compile(

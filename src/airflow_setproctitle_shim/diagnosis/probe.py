@@ -19,19 +19,15 @@ from .. import OFF, REPLACEMENT, VARIABLE, setting
 from . import packages
 from .status import why_skipped
 
-STAND_IN = Path(__file__).parent.parent / "stand_in"
 AT_ONCE, SECONDS = 20, 30  # workers, and how long they may take
 # What an exit code says.
-ENDS = {-number: number.name for number in signal.Signals}
-ENDS.update({0: "ok", -signal.SIGALRM: "hung"})
+ENDS = {**{-number: number.name for number in signal.Signals}, 0: "ok", -signal.SIGALRM: "hung"}
 
 
 def probe(children: int) -> dict[str, Any]:
     """Return what `probe --json` prints. Raises OSError if workers cannot be forked."""
-    value, simulated = (
-        setting(),
-        "" if packages.version("setproctitle") else "no setproctitle is installed here",
-    )
+    value = setting()
+    simulated = "" if packages.version("setproctitle") else "no setproctitle is installed here"
     simulated = simulated if sys.platform == "darwin" else "this is not a Mac"
     off = _run("off", children, bool(simulated))
     on = _run("auto" if value in OFF else value, children, bool(simulated))
@@ -54,8 +50,8 @@ def _verdict(off: dict[str, Any], on: dict[str, Any], value: str, children: int)
         fix = packages.install(f"'{packages.DISTRIBUTION}[titles]'", "--upgrade")
         return "NOT OK: ps does not show the titles that were set.", fix
     if off["ends"] == {"ok": children}:
-        more = f"{packages.COMMAND} probe -n {min(10 * children, 10_000)}"
-        return "NOT PROVED: no worker was killed without the shim, either. Try more of them.", more
+        says = "NOT PROVED: no worker was killed without the shim, either. Try more of them."
+        return says, f"{packages.COMMAND} probe -n {min(10 * children, 10_000)}"
     if value in OFF:
         return f"NOT OK: the shim works, but {VARIABLE}={value} switches it off here.", f"unset {VARIABLE}"
     return "OK: the shim works.", ""
@@ -69,7 +65,8 @@ def _run(value: str, children: int, simulate: bool) -> dict[str, Any]:
         # On a Mac, Python itself runs it.
         file = str(path) if is_read and path.exists() and sys.platform != "darwin" else ""
     given = json.dumps([children, AT_ONCE, SECONDS, value == "titles", file])
-    paths = [str(STAND_IN)] * simulate + os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    stand_in = str(Path(__file__).parent.parent / "stand_in")
+    paths = [stand_in] * simulate + os.environ.get("PYTHONPATH", "").split(os.pathsep)
     pythonpath = os.pathsep.join(os.path.abspath(path) for path in paths if path)
     # The pipe tells the program that we are gone, however we end. In a session of its own, what is left can be
     # killed as a group. Modules in the working directory are not found, as a program's users' are not.
