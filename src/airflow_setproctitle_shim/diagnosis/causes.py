@@ -32,7 +32,6 @@ class Cause(NamedTuple):
     python: str = "(?!)"  # searched in a line "file function" of a faulthandler dump
     prevented: bool | None = False  # by the shim; None if that is not known
     variable: str = ""  # that helps for certain
-    blames_fork: bool = True
 
 
 # fmt: off
@@ -68,9 +67,9 @@ CAUSES = (
           native=r"(?im)^(libdispatch|libxpc)\.dylib "),
 )
 UNKNOWN = Cause("unknown", "A process died, but not why.", TRY, prevented=None)
-NOT_FORK = Cause("not fork", "Python died without a fork. The shim is not for this.", (CONSOLE,), blames_fork=False)
+NOT_FORK = Cause("not fork", "Python died without a fork. The shim is not for this.", (CONSOLE,))
 API = Cause("execution-api", "Airflow's API refused workers (401). No process died of it.",
-            (ONE_KEY,), "https://github.com/apache/airflow/issues/49871", blames_fork=False)
+            (ONE_KEY,), "https://github.com/apache/airflow/issues/49871")
 # fmt: on
 ALL = (*CAUSES, UNKNOWN, NOT_FORK, API)
 # Functions that call setproctitle's C function themselves. Nothing of that shows in Python's frames, so they are

@@ -51,7 +51,7 @@ def diagnose(named: list[str]) -> dict[str, Any]:
 def _told(cause: causes.Cause, count: int, last: signs.Sign, since: float) -> dict[str, Any]:
     """Return what is to be said of one cause; `since`: when a death was that the shim may have prevented."""
     name, _, value = cause.variable.partition("=")
-    attention = cause.blames_fork and not (value and os.environ.get(name) == value)
+    attention = cause in causes.CAUSES and not (value and os.environ.get(name) == value)
     if cause.prevented is not False:
         attention = signs.earliest(last.time) > since or since == -math.inf
     return {

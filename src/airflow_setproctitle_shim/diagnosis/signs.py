@@ -113,12 +113,12 @@ def _of_dump(block: bytes, start: int) -> str:
     """Return the name of the cause that the frames of a dump tell; other lines may stand between them."""
     frames, native, current = list[str](), list[str](), True
     for line in DUMP.finditer(block, start, start + AHEAD):
-        if line["end"] or line["thread"] and (frames or native) and b"C stack" not in line[0]:
+        if line["end"] or line["thread"] and frames and b"C stack" not in line[0]:
             break
         if line["thread"]:
             current = line["thread"] != b"Thread"
         elif current:
-            part = [it.decode(errors="replace") for it in line.groups()[2:] if it]
-            (frames if line["python"] else native).append(" ".join(part))
+            told = b" ".join(part for part in line.groups()[2:] if part).decode(errors="replace")
+            (frames if line["python"] else native).append(told)
     cause = causes.of_dump(tuple(frames))
     return (causes.of_report("\n".join(native))[0] if cause is causes.UNKNOWN else cause).name
