@@ -267,3 +267,25 @@ def test_a_packaged_program_is_served(
             (site_packages / name).write_text(text)
     done = run(*packager.command, *packager.arguments)
     assert done.stdout == "ok\n", done.stderr
+
+
+@pytest.mark.slow
+def test_a_pex_without_the_shim_is_served_by_a_python_that_has_it(
+    make_venv: MakeVenv, wheel: Path, tmp_path: Path
+) -> None:
+    """Pex runs it by the environment's base Python, with an emptied sys.path and without our modules."""
+    (tmp_path / "sources").mkdir()
+    (tmp_path / "sources/program.py").write_text(PROGRAM)
+    (tmp_path / "home").mkdir()
+    environ = clean_environ(HOME=str(tmp_path / "home"), PEX_ROOT=str(tmp_path / "unpacked"))
+    packer = make_venv("setproctitle", "pex", macos=False)
+    build = ("-m", "pex", "setproctitle", "-D", "sources", "-m", "program", "-o", "program.pex")
+    subprocess.run([*packer.command, *build], env=environ, cwd=tmp_path, check=True, timeout=600)
+    base: str = sys._base_executable  # type: ignore[attr-defined]
+    where = [base, "-c", "import site; print(site.getusersitepackages())"]
+    user_site = Path(subprocess.check_output(where, env=environ, text=True).strip())
+    zipfile.ZipFile(wheel).extractall(user_site)
+    for name, text in SIMULATED_MACOS.items():
+        (user_site / name).write_text(text)
+    kept = {name: environ[name] for name in ("HOME", "PEX_ROOT")}
+    prints_ok(base, str(tmp_path / "program.pex"), "sources", **kept)

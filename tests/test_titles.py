@@ -163,20 +163,6 @@ for number in range(100):
     assert os.waitpid(pid, 0)[1] == 0, number
 stop.set(); thread.join()
 """,
-    "a thread sets them under a lock of its own, for which forks wait": """
-lock, stop = threading.Lock(), threading.Event()
-os.register_at_fork(before=lock.acquire, after_in_parent=lock.release, after_in_child=lock.release)
-import logging
-def work():
-    while not stop.is_set():
-        with lock: setproctitle("from the thread")
-thread = threading.Thread(target=work); thread.start()
-for number in range(100):
-    pid = os.fork()
-    if not pid: os._exit(0)
-    os.waitpid(pid, 0)
-stop.set(); thread.join()
-""",
     "a signal handler sets one": """
 signal.signal(signal.SIGALRM, lambda *_: setproctitle("from the handler"))
 signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)
@@ -206,38 +192,57 @@ setproctitle("final"); seen()
     assert seen_from_outside(venv, code) == ["final"]
 
 
-HOOK_IN_ANOTHERS_FORK = """
-import faulthandler, os, sys, threading
+UNDER_A_LOCK_OF_FORKS = """
+import faulthandler, os, threading
 faulthandler.dump_traceback_later(20, exit=True)
-import builtins
-inside, forked = builtins.inside, builtins.forked = threading.Event(), threading.Event()
-# The thread sets its first title while the fork is in the middle of its hooks.
-os.register_at_fork(before=lambda: (begun.set(), inside.wait(1), forked.set()))
-begun = threading.Event()
+lock, stop = threading.Lock(), threading.Event()
+# As logging's and concurrent.futures' are. What is registered first runs last before a fork.
+os.register_at_fork(before=lock.acquire, after_in_parent=lock.release, after_in_child=lock.release)
 import setproctitle
 def work():
-    begun.wait(); setproctitle.setproctitle("from the thread")
+    while not stop.is_set():
+        with lock: setproctitle.setproctitle("from the thread")
 thread = threading.Thread(target=work); thread.start()
-for number in range(3):
+for number in range(60):
     pid = os.fork()
-    if not pid:
-        setproctitle.setproctitle("child"); os._exit(0)
-    assert os.waitpid(pid, 0)[1] == 0
-thread.join()
+    if not pid: os._exit(0)
+    os.waitpid(pid, 0)
+stop.set(); thread.join()
 print("no deadlock")
 """
 
 
-def test_a_fork_and_a_title_that_is_being_shown_do_not_wait_for_each_other(
-    with_processtitle: Callable[..., str],
-) -> None:
-    source = """
-import builtins
-def prepare(**_): pass
-def set_to(title):
-    if title == "from the thread": builtins.inside.set(); builtins.forked.wait(10)
+def test_titles_set_under_a_lock_that_forks_wait_for_hang_nobody(venv: Venv) -> None:
+    done = venv.run("-c", UNDER_A_LOCK_OF_FORKS, **TITLES)
+    assert (done.stdout, done.stderr) == ("no deadlock\n", "")
+
+
+IN_THE_MIDDLE_OF_A_FORK = """
+import builtins, faulthandler, os, threading
+faulthandler.dump_traceback_later(20, exit=True)
+begun, inside, seen = threading.Event(), threading.Event(), []
+builtins.shown = inside.set
+import {first}
+# The fork waits here until a thread has shown its first title.
+os.register_at_fork(before=lambda: (begun.set(), seen.append(inside.wait(10))))
+def work():
+    begun.wait()
+    import setproctitle; setproctitle.setproctitle("from the thread")
+thread = threading.Thread(target=work); thread.start()
+if not os.fork(): os._exit(0)
+thread.join()
+print(seen)
 """
-    assert with_processtitle(source, HOOK_IN_ANOTHERS_FORK) == "no deadlock\n"
+
+
+@pytest.mark.parametrize("first", ["setproctitle", "sys"], ids=["prepared before", "prepared meanwhile"])
+def test_a_title_is_shown_in_the_middle_of_another_threads_fork(
+    with_processtitle: Callable[..., str], first: str
+) -> None:
+    source = "import builtins\ndef prepare(**_): pass\ndef set_to(title): builtins.shown()\n"
+    code = IN_THE_MIDDLE_OF_A_FORK.format(first=first)
+    # A module that registers hooks at its import, as logging does, has Python complain there itself.
+    assert "[True]\n" in with_processtitle(source, code, "-W", "ignore")
 
 
 FORKED_INSIDE_A_TITLE = """
