@@ -271,6 +271,7 @@ def test_hostile_entries_of_sys_modules_do_no_harm(
     native: types.ModuleType, elsewhere: types.ModuleType, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     original = elsewhere.setproctitle
+    importlib.import_module("wrapt")  # Its C module would look for it in the real sys.modules.
     monkeypatch.setattr(sys, "modules", {"aaa": HOSTILE[kind](), **sys.modules})
     shim.activate()
     assert elsewhere.setproctitle is not original
