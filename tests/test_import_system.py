@@ -127,6 +127,7 @@ def in_order(venv: Venv, startup_file: str, order: str) -> None:
             path.rename(path.with_name(f"_{path.name}"))  # before the simulation, too
 
 
+@pytest.mark.slow
 @ORDERS
 def test_autowrapts_hooks_see_the_replacement(order: str, fresh_venv: Venv) -> None:
     fresh_venv.install("autowrapt>=2", "setproctitle")

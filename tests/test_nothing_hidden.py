@@ -23,7 +23,7 @@ OURS = {
     "airflow_setproctitle_shim/replacement.py",
 }
 THE_TESTS = {*SIMULATED_MACOS, "audit_witness.py", "aaa_audit.pth", "program.py"}
-OTHERS = {"_virtualenv.py", "_virtualenv.pth", "stdlib: sitecustomize.py"}  # uv's and Debian's
+OTHERS = {"_virtualenv.py", "_virtualenv.pth", "stdlib: sitecustomize.py"}  # virtualenv's, uv's and Debian's
 
 # Everything that may happen, by audit event. What is not here must not.
 ALLOWED: dict[str, set[str] | None] = {
@@ -74,7 +74,7 @@ OFFENCES = [
 def innocent(tmp_path_factory: pytest.TempPathFactory, wheel: Path) -> Venv:
     """A simulated Mac whose first startup file installs the audit witness; bytecode is written already."""
     venv = Venv.make(tmp_path_factory.mktemp("watched") / "venv")
-    venv.install("--link-mode", "copy", str(wheel))
+    venv.unpack(wheel)
     venv.simulate_macos()
     shutil.copy(ROOT / "tests/audit_witness.py", venv.site_packages)
     (venv.site_packages / "aaa_audit.pth").write_text("import audit_witness\n")
