@@ -1,43 +1,18 @@
-"""The import system, and others who hook into it, cannot tell the difference.
-
-compatibility/checks.py has what must hold on every Python; here it runs on this one.
-"""
+"""Others who hook into the import system work beside the shim."""
 
 from __future__ import annotations
 
-import json
 import subprocess
-import sys
 import sysconfig
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from compatibility.checks import CHECKS, SPECS, Check, NotHere, Subject, before_datahub
 from environments import STAND_IN, SWITCH, Venv, clean_environ, uv
 
 MakeVenv = Callable[..., Venv]
 
 WHO = "import setproctitle; print(setproctitle.__file__)"
-
-
-@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.name)
-def test_what_holds_on_every_python_holds_here(check: Check, make_venv: MakeVenv) -> None:
-    # That check adds a startup file for a while.
-    own = "one check" if check.run is before_datahub else ""
-    mac, linux = make_venv("setproctitle", own=own), make_venv("setproctitle", macos=False)
-    try:
-        check.run(Subject(mac, linux, sys.version_info[:2], native=True))
-    except NotHere as reason:
-        pytest.skip(str(reason))
-
-
-@pytest.mark.slow
-def test_every_module_of_airflows_environment_is_found_as_without_the_shim(make_venv: MakeVenv) -> None:
-    airflow = make_venv("apache-airflow==3.0.2", exclude_newer="2025-07-15")
-    on, off = (json.loads(airflow.evaluate(SPECS, **{SWITCH: value})) for value in ("on", "off"))
-    assert "airflow" in on and len(on) > 400
-    assert on == off
 
 
 # Each program defines hook(), which puts itself into the import system, and check(first): whether it was first.
