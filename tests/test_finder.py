@@ -252,6 +252,8 @@ print(type(setproctitle.setproctitle) is type(len))
 @pytest.mark.parametrize("titles", ["auto", "titles"])
 @pytest.mark.parametrize("early", [False, True], ids=["served", "neutralised"])
 def test_all_works_on_after_the_files_are_gone(tmp_path: Path, early: bool, titles: str) -> None:
+    if titles == "titles":
+        pytest.importorskip("processtitle", reason="needs processtitle, which needs CPython 3.10")
     pytest.importorskip("setproctitle._setproctitle", reason="needs the native setproctitle")
     shutil.copytree(PACKAGE, tmp_path / "site" / PACKAGE.name)
     again = (

@@ -20,10 +20,8 @@ _importlib = sys.modules["_frozen_importlib_external"]
 
 def startup() -> None:
     """Activate on macOS, unless the variable says off. Never raises. The startup file calls this, maybe twice."""
-    if sys.platform != "darwin":
-        return
     try:
-        if is_active() or (value := setting()) in OFF:
+        if sys.platform != "darwin" or is_active() or (value := setting()) in OFF:
             return
         finder.started = True
         activate()
@@ -58,8 +56,10 @@ def activate() -> None:
                 finder.show = show
             finder.shows_titles = titles
             sys.meta_path[:] = [finder, *_other_finders()]
-        # Another thread may have found the native module before our finder was there.
-        _importlib._bootstrap._lock_unlock_module("setproctitle")
+        # Another thread may have found the native module before our finder was there. Its import is waited for,
+        # and only then: a child that is forked while somebody has this lock would wait for good.
+        if "setproctitle" in _importlib._bootstrap._module_locks:
+            _importlib._bootstrap._lock_unlock_module("setproctitle")
         if finder.wrappers or any(
             sys.modules.get(name) and not is_ours(sys.modules[name]) for name in SERVED
         ):
