@@ -19,9 +19,10 @@ from hypothesis import HealthCheck, settings
 
 import airflow_setproctitle_shim as shim
 
-# How long an example takes says how busy the machine is, not whether the code is right.
-settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("untimed")
+# How long an example takes says how busy the machine is, not whether the code is right. Without a database, as
+# the checkout may be read-only.
+settings.register_profile("tests", deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("tests")
 
 
 @pytest.hookimpl(trylast=True)  # after pytest-randomly

@@ -97,12 +97,12 @@ class Venv:
         Raises importlib.metadata.PackageNotFoundError, before anything is copied.
         """
         for found in installed(*requirements):
-            for name in {file.parts[0] for file in found.files or ()} - {"..", "__pycache__"}:
-                source, target = Path(str(found.locate_file(name))), self.site_packages / name
-                if source.is_dir():
-                    shutil.copytree(source, target, dirs_exist_ok=True)
-                else:
-                    shutil.copy(source, target)
+            for file in found.files or ():
+                source, target = Path(str(found.locate_file(file))), self.site_packages / file
+                # Not copytree(), which would keep directories read-only.
+                if ".." not in file.parts and source.is_file() and not target.exists():
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    shutil.copy2(source, target)
 
     def simulate_macos(self) -> None:
         """Make every interpreter of this environment see macOS while startup files run, and only then."""

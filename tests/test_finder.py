@@ -226,7 +226,7 @@ def test_a_second_copy_of_the_package_and_the_first_are_one_switch(
 
 
 UNINSTALLED = """
-import importlib, shutil, sys
+import importlib, os, sys
 sys.path.insert(0, sys.argv[1])
 import airflow_setproctitle_shim as shim
 {early}
@@ -234,7 +234,7 @@ shim.activate()
 import setproctitle
 setproctitle.setproctitle("before")
 sys.path.remove(sys.argv[1])
-shutil.rmtree(sys.argv[1])
+os.rename(sys.argv[1], sys.argv[1] + ".gone")
 for name in [name for name in sys.modules if name.startswith("airflow_setproctitle_shim")]:
     del sys.modules[name]
 importlib.invalidate_caches()
