@@ -134,7 +134,9 @@ def calls(strace: str, venv: Venv, *arguments: str) -> list[str]:
     """The interpreter's system calls, after the one that starts it."""
     log = venv.path / "strace.log"
     command = [strace, "-f", "-qq", "-s300", f"-etrace={CALLS}", f"-o{log}", str(venv.python)]
-    subprocess.run([*command, *arguments], env=clean_environ(), cwd=venv.path, check=True, timeout=300)
+    # Without HOME, Python itself asks the system where it is.
+    environ = clean_environ(HOME=str(venv.path))
+    subprocess.run([*command, *arguments], env=environ, cwd=venv.path, check=True, timeout=300)
     first, *rest = [line.partition(" ")[2].strip() for line in log.read_text().splitlines()]
     assert first.startswith("execve(")
     return rest
