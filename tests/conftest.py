@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import pickle
 import shutil
 import subprocess
 import sys
@@ -12,8 +11,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from consumers.harness import Consumer, NativeCode, Outcome, run
-from environments import ROOT, MadeOnce, Venv, interpreter, is_installed
+from consumers.harness import NativeCode
+from environments import ROOT, MadeOnce, Venv, is_installed
 from filelock import FileLock
 from hypothesis import HealthCheck, settings
 
@@ -83,13 +82,12 @@ def make_venv(made_once: MadeOnce, wheel: Path) -> Callable[..., Venv]:
         *requirements: str,
         exclude_newer: str | None = None,
         macos: bool = True,
-        python: str | None = None,
         extra: str = "",
         own: str = "",
     ) -> Venv:
         def into(directory: Path) -> None:
-            venv = Venv.make(directory / "venv", interpreter(python) if python else "")
-            if exclude_newer or python or not all(map(is_installed, requirements)):
+            venv = Venv.make(directory / "venv")
+            if exclude_newer or not all(map(is_installed, requirements)):
                 era = ["--exclude-newer", exclude_newer] if exclude_newer else []
                 if requirements:
                     venv.install(*era, *requirements)
@@ -100,25 +98,8 @@ def make_venv(made_once: MadeOnce, wheel: Path) -> Callable[..., Venv]:
             if macos:
                 venv.simulate_macos()
 
-        what = repr((requirements, exclude_newer, macos, python, extra, own))
+        what = repr((requirements, exclude_newer, macos, extra, own))
         return Venv(made_once(f"venv-{hashlib.sha256(what.encode()).hexdigest()[:16]}", into) / "venv")
-
-    return make
-
-
-@pytest.fixture(scope="session")
-def before(made_once: MadeOnce) -> Callable[[Consumer, Venv, NativeCode], Outcome]:
-    """Return a function that gives a consumer's run without the shim, made once in a run of the tests."""
-
-    def make(consumer: Consumer, venv: Venv, native: NativeCode) -> Outcome:
-        def into(directory: Path) -> None:
-            outcome = run(consumer, venv, directory / "place", "off", native)
-            (directory / "outcome").write_bytes(pickle.dumps(outcome))
-
-        outcome: Outcome = pickle.loads(
-            (made_once(f"before-{consumer.id}-{native.name}", into) / "outcome").read_bytes()
-        )
-        return outcome
 
     return make
 
@@ -133,29 +114,15 @@ def fresh_venv(tmp_path: Path, wheel: Path) -> Venv:
 
 
 @pytest.fixture(scope="session")
-def macos_code(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., NativeCode]:
-    """Return a function that gives setproctitle's and processtitle's macOS code for a Python like "3.11".
-
-    On a Mac that is what is installed.
-    """
+def macos_code(tmp_path_factory: pytest.TempPathFactory) -> NativeCode:
+    """setproctitle's and processtitle's macOS code; on a Mac that is what is installed."""
     if sys.platform == "darwin":
-        return lambda python=None: NativeCode("setproctitle on macOS", None)
+        return NativeCode("setproctitle on macOS", None, tells=False)
     if (os.uname().sysname, os.uname().machine) != ("Linux", "x86_64"):
         pytest.skip("the macOS code is loaded on x86_64 Linux only")
     pytest.importorskip("lief", reason="needs the dependency group macos-code")
-    from macos_code import native, wheels
+    from macos_code import native
 
-    made: dict[str, NativeCode] = {}
-
-    def make(python: str | None = None) -> NativeCode:
-        version = python or "{}.{}".format(*sys.version_info)
-        if version not in made:
-            directory = tmp_path_factory.mktemp("macos-code")
-            try:
-                release = native.both(version, directory)
-            except wheels.Unreachable as error:
-                pytest.skip(f"the package index gave no wheel: {error}")
-            made[version] = NativeCode(f"macOS code of {release.replace('==', ' ')}", directory)
-        return made[version]
-
-    return make
+    directory = tmp_path_factory.mktemp("macos-code")
+    release = native.both("{}.{}".format(*sys.version_info), directory)
+    return NativeCode(f"macOS code of {release.replace('==', ' ')}", directory, tells=True)

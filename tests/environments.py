@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import installer
-import pytest
 from installer.destinations import SchemeDictionaryDestination
 from installer.sources import WheelFile
 from packaging.requirements import Requirement
@@ -55,12 +54,9 @@ class Venv:
     path: Path
 
     @classmethod
-    def make(cls, path: Path, python: str = "") -> Venv:
-        """Make an environment of the Python that runs the tests, or of another one."""
-        if python:
-            uv("venv", "--quiet", "--no-project", "--python", python, str(path))
-        else:
-            venv.EnvBuilder(symlinks=True).create(path)
+    def make(cls, path: Path) -> Venv:
+        """Make an environment of the Python that runs the tests."""
+        venv.EnvBuilder(symlinks=True).create(path)
         return cls(path)
 
     @property
@@ -188,19 +184,6 @@ def distribution(
     )
     write(metadata / "RECORD", "".join(f"{file},,\n" for file in files))
     return metadata
-
-
-def pyenv_pythons(versions: str) -> list[str]:
-    """Return the paths of pyenv's Pythons whose version fits the pattern."""
-    pyenv = shutil.which("pyenv")
-    root = subprocess.check_output([pyenv, "root"], text=True).strip() if pyenv else Path.home() / ".pyenv"
-    return [str(path) for path in sorted(Path(root).glob(f"versions/{versions}/bin/python"), reverse=True)]
-
-
-def interpreter(version: str) -> str:
-    """Return the path of a Python like "3.9", of pyenv's or on PATH; skips the test if there is none."""
-    found = [*pyenv_pythons(f"{version}.*"), shutil.which(f"python{version}")]
-    return str(found[0] or pytest.skip(f"no Python {version} on this machine"))
 
 
 # Makes the directory of that name by the function, once in a run of the tests; returns it. See conftest.py.

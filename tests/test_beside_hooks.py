@@ -41,12 +41,6 @@ class ByHand:
 sys.meta_path.insert(0, ByHand)
 """
 
-# pyximport compiles into ~/.pyxbld unless told where.
-PYXIMPORT = """
-import pyximport
-pyximport.install(pyimport=True, build_dir="pyxbld", language_level=3)
-"""
-
 HOOKS = [
     *(
         hook
@@ -58,7 +52,6 @@ HOOKS = [
     ),
     Hook("typeguard", ("typeguard",), "import typeguard; typeguard.install_import_hook()"),
     Hook("beartype", ("beartype",), "from beartype.claw import beartype_all; beartype_all()"),
-    Hook("pyximport", ("cython", "setuptools"), PYXIMPORT),
     Hook("PathFinder", (), BY_HAND),
 ]
 
@@ -111,8 +104,7 @@ def run(venv: Venv, hook: Hook, program: str, directory: Path, **variables: str)
     launcher = [str(venv.path / "bin" / name) for name in hook.launcher]
     done = subprocess.run(
         [*launcher, str(venv.python), "-c", f"import sys\n{program}print('ok')"],
-        # pyximport compiles, for which -O0 is enough.
-        env=clean_environ(**{**DDTRACE, "CFLAGS": "-O0", **variables}),
+        env=clean_environ(**{**DDTRACE, **variables}),
         cwd=directory,
         capture_output=True,
         text=True,

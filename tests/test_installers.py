@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from environments import ROOT, STARTUP_FILE, MadeOnce, Venv, clean_environ, uv, wheels_of
+from environments import ROOT, STARTUP_FILE, MadeOnce, Venv, uv, wheels_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.network]
 
@@ -95,26 +95,6 @@ def by_uv(what: What) -> Callable[[Source, Path], Installed]:
     return install
 
 
-PROJECT = '[project]\nname = "app"\nversion = "1"\nrequires-python = ">={0}.{1},<{0}.{2}"\n'.format(
-    *sys.version_info[:2], sys.version_info[1] + 1
-)
-
-
-def by_pdm(source: Source, directory: Path) -> Installed:
-    find_links = (
-        f'[[tool.pdm.source]]\nname = "pypi"\ntype = "find_links"\nurl = "{source.wheels.as_uri()}"\n'
-    )
-    (directory / "pyproject.toml").write_text(PROJECT + find_links)
-
-    def pdm(*arguments: str) -> str:
-        # Of its era: later releases of its requirement hishel break it.
-        command = ["tool", "run", "--python", sys.executable, "--exclude-newer", "2026-03-01", "pdm"]
-        return uv(*command, *arguments, cwd=directory, env=clean_environ())
-
-    pdm("add", "--no-self", NAME)
-    return Installed(Venv(directory / ".venv"), lambda: pdm("remove", "--no-self", NAME))
-
-
 class UserSite(Venv):
     """The user site of the Python that the tests' environment was made from, in a directory of its own."""
 
@@ -139,7 +119,6 @@ INSTALLERS = [
     pytest.param(by_pip("pip==21.0.1", from_wheel), id="pip 21.0"),
     pytest.param(by_pip("pip", editable), id="pip, editable"),
     pytest.param(by_pip_user, id="pip --user"),
-    pytest.param(by_pdm, id="PDM"),
 ]
 
 

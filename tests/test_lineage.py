@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 from consumers.declared import CONSUMERS
-from consumers.harness import Consumer
 from environments import Venv, clean_environ
 
 LINEAGE = "AIRFLOW_SETPROCTITLE_SHIM_LINEAGE"
@@ -118,17 +117,12 @@ def test_the_module_that_switches_on_has_no_constants(linux: Venv, name: str) ->
     assert f"ImportError: cannot import name {name!r}" in done.stderr
 
 
-# In the environments of those that are run.
-AIRFLOWS = [
-    c for c in CONSUMERS if c.name.startswith("Airflow s") and c.version in ("2.10.5", "3.0.2", "3.3")
-]
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("airflow", AIRFLOWS, ids=lambda airflow: airflow.version)
-def test_a_plugin_written_for_airflow_2_loads_in_real_airflow_when_asked_for(
-    make_venv: Callable[..., Venv], tmp_path: Path, airflow: Consumer
+@pytest.mark.network
+def test_a_plugin_written_for_airflow_2_loads_in_airflow_3_when_asked_for(
+    make_venv: Callable[..., Venv], tmp_path: Path
 ) -> None:
+    airflow = next(consumer for consumer in CONSUMERS if consumer.version == "3.0.2")
     venv = make_venv(*airflow.requirements, exclude_newer=airflow.exclude_newer)
     (tmp_path / "plugins").mkdir()
     (tmp_path / "plugins/legacy.py").write_text(
@@ -146,28 +140,5 @@ def test_a_plugin_written_for_airflow_2_loads_in_real_airflow_when_asked_for(
         )
         return name in listed.stdout
 
-    assert loaded() == airflow.version.startswith("2."), "without us: only Airflow 2 has the constants"
+    assert not loaded()
     assert loaded(**{LINEAGE: "1"})
-
-
-PLUGIN_ERRORS = """
-import airflow.settings, airflow.plugins_manager as plugins
-airflow.settings.initialize()
-plugins.ensure_plugins_loaded()
-print(plugins.import_errors)
-"""
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("value", "missing"),
-    [("off", "cannot import name 'PIPELINE_OUTLETS'"), ("on", "No module named 'airflow.lineage.backend'")],
-)
-def test_datahubs_plugin_for_airflow_2_gets_past_its_import_of_the_constants_and_no_further(
-    make_venv: Callable[..., Venv], tmp_path: Path, value: str, missing: str
-) -> None:
-    requirements = ("apache-airflow==3.0.2", "acryl-datahub-airflow-plugin==1.0.0.2")
-    venv = make_venv(*requirements, exclude_newer="2025-07-15")
-    environ = {"AIRFLOW_HOME": str(tmp_path), "DATAHUB_AIRFLOW_PLUGIN_USE_V1_PLUGIN": "true", LINEAGE: value}
-    [errors] = venv.evaluate(PLUGIN_ERRORS, **environ).splitlines()[-1:]
-    assert missing in errors and errors.count("datahub_airflow_plugin.datahub_plugin") == 1

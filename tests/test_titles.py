@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from consumers import harness
-from consumers.declared import CONSUMERS, airflow, webserver
 from environments import STAND_IN, SWITCH, Venv
 
 TITLES = {SWITCH: "titles", "PYTHONPATH": str(STAND_IN)}
@@ -448,44 +445,3 @@ def test_in_a_subinterpreter_it_says_whose_the_titles_are(with_processtitle: Cal
     out = with_processtitle(source, SUBINTERPRETER)
     assert out.startswith("main\nmain again\n") and "sub\n" not in out
     assert out.count("main interpreter") == 1 and "pip install" not in out
-
-
-# --- real Airflow
-
-COUNT = """
-import sys
-from airflow.cli.commands.webserver_command import GunicornMonitor
-monitor = GunicornMonitor(int(sys.argv[1]), 2, 120, 0, 1, False)
-print(monitor._get_num_ready_workers_running())
-"""
-
-
-@pytest.mark.slow
-@pytest.mark.long
-@pytest.mark.parametrize(
-    ("mode", "environ", "ready"),
-    # The monitor looks for "[ready] ", with a blank, in psutil's cmdline()[0]. On Linux psutil splits at blanks
-    # what has no NUL before its end, as processtitle's exact lengths have not and setproctitle's padding has.
-    [("off", {"PYTHONPATH": ""}, 2), ("titles", {}, 0)],
-    ids=["the real setproctitle", "titles mode"],
-)
-def test_airflow_2s_webserver_monitor_counts_ready_workers_by_their_titles(
-    make_venv: Callable[..., Venv], tmp_path: Path, mode: str, environ: dict[str, str], ready: int
-) -> None:
-    declared = next(c for c in CONSUMERS if c.version == "2.10.5")
-    venv = make_venv(*declared.requirements, exclude_newer=declared.exclude_newer)
-
-    def work(place: harness.Place) -> None:
-        port = airflow(place, "SequentialExecutor")
-        place.finish("airflow", "db", "migrate")
-        pid = webserver(place, port).pid
-
-        def counted() -> bool:
-            out = venv.evaluate(COUNT, str(pid), AIRFLOW_HOME=str(place.directory))
-            return int(out.splitlines()[-1]) == ready
-
-        place.until(f"the monitor counts {ready}", counted)
-
-    consumer = dataclasses.replace(declared, work=work, environ=environ)
-    outcome = harness.run(consumer, venv, tmp_path / "place", shim=mode)
-    assert outcome.done and outcome.deaths == 0, outcome.failure + outcome.log[-2000:].decode()

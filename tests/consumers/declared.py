@@ -222,7 +222,7 @@ def airflow_2(place: Place) -> None:
     assert {worker.pid for worker in master.children()} == workers, "the webserver's workers were replaced"
 
 
-# --- Celery, Dask, mutmut, RQ, multiprocessing
+# --- Celery, Dask, RQ, multiprocessing
 
 CELERY = """
 import os
@@ -264,31 +264,6 @@ def dask(place: Place) -> None:
     place.finish("python", "work.py")
 
 
-MUTMUT = {
-    "setup.cfg": "[mutmut]\npaths_to_mutate=lib.py\ntests_dir=tests\n",
-    "lib.py": "def after(number):\n    return number + 1\n\n\ndef more(a, b):\n    return a - b > 0\n",
-    "tests/test_lib.py": """
-from lib import after, more
-
-def test_after():
-    assert after(1) == 2
-
-def test_more():
-    assert [more(2, 1), more(1, 1), more(1, 2)] == [True, False, False]
-""",
-}
-
-
-def mutmut(place: Place) -> None:
-    """Every mutant is tried in a process of its own, and killed by the tests."""
-    for name, text in MUTMUT.items():
-        place.write(name, text)
-    place.finish("mutmut", "run")
-    place.finish("mutmut", "results", "--all", "true")
-    ends = [line.rpartition(b": ")[2] for line in place.log.read_bytes().splitlines() if b"__mutmut_" in line]
-    assert len(ends) >= 4 and set(ends) == {b"killed"}, ends
-
-
 RQ = """
 import os
 import time
@@ -317,56 +292,21 @@ def rq(place: Place) -> None:
 
 
 FORKS = """
-import multiprocessing, os, sys, threading
+import multiprocessing, sys
 from setproctitle import getproctitle, setproctitle
 
-CHILDREN, HOW = int(sys.argv[1]), sys.argv[2]
-
-def title(number=0):
+def title(number):
     setproctitle(f"child {number}")
     assert getproctitle() == f"child {number}"
 
-def fork(leave):
-    pid = os.fork()
-    if not pid:
-        try:
-            leave()
-        except BaseException as error:
-            print(error, file=sys.stderr)
-            os._exit(1)
-        os._exit(0)
-    end = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    assert end == 0, f"a child ended with {end}"
-
-def in_thread():
-    errors = []
-    threading.excepthook = errors.append
-    thread = threading.Thread(target=fork, args=(title,))
-    thread.start()
-    thread.join()
-    assert not errors, errors
-
-def daemonised():
-    def session_leader():
-        os.setsid()
-        fork(title)
-    fork(session_leader)
-
-def process():
-    child = context.Process(target=title)
-    child.start()
-    child.join()
-    assert child.exitcode == 0, child
-
 if __name__ == "__main__":
-    if HOW in ("fork", "forkserver"):
-        context = multiprocessing.get_context(HOW)
-        context.set_forkserver_preload(["setproctitle"])
-        once = process
-    else:
-        once = {"thread": in_thread, "daemon": daemonised}[HOW]
-    for _ in range(CHILDREN):
-        once()
+    context = multiprocessing.get_context(sys.argv[1])
+    context.set_forkserver_preload(["setproctitle"])
+    for number in range(50):
+        child = context.Process(target=title, args=(number,))
+        child.start()
+        child.join()
+        assert child.exitcode == 0, child
 """
 
 
@@ -375,7 +315,7 @@ def forks(how: str) -> Callable[[Place], None]:
 
     def work(place: Place) -> None:
         place.write("work.py", FORKS)
-        place.finish("python", "-W", "ignore", "work.py", "50", how)
+        place.finish("python", "-W", "ignore", "work.py", how)
 
     return work
 
@@ -393,19 +333,13 @@ CONSUMERS = [
         )
         for options, requirements, slow, titles in (
             ("-k sync", ["gunicorn==23.0.0"], False, ["gunicorn: master [wsgi", "gunicorn: worker [wsgi"]),
-            ("-k gthread --threads 2", ["gunicorn==23.0.0"], True, []),
             ("-k gevent", ["gunicorn==23.0.0", "gevent"], True, []),
             ("--preload", ["gunicorn==23.0.0"], True, []),
         )
     ),
     *(
-        Consumer(name, version, [], forks(how), symptom=symptom, slow=how in ("forkserver", "daemon"))
-        for name, version, how, symptom in (
-            ("multiprocessing", "fork", "fork", b"exitcode=-SIGSEGV"),
-            ("multiprocessing", "forkserver", "forkserver", b"exitcode=-SIGSEGV"),
-            ("os.fork", "from a thread", "thread", b"a child ended with -11"),
-            ("os.fork", "daemonised twice", "daemon", b"a child ended with -11"),
-        )
+        Consumer("multiprocessing", how, [], forks(how), symptom=b"exitcode=-SIGSEGV", slow=how != "fork")
+        for how in ("fork", "forkserver")
     ),
     Consumer(
         "Celery prefork on Redis",
@@ -423,14 +357,6 @@ CONSUMERS = [
         dask,
         enough=1,
         environ={"DASK_DISTRIBUTED__WORKER__MULTIPROCESSING_METHOD": "forkserver"},
-    ),
-    Consumer(
-        "mutmut",
-        "3.3.1",
-        ["mutmut==3.3.1", "pytest<9"],
-        mutmut,
-        symptom=b": segfault",
-        enough=100,  # It goes on to the end.
     ),
     Consumer(
         "RQ on Redis",
@@ -468,11 +394,5 @@ CONSUMERS = [
         ],
         airflow_3_standalone,
         exclude_newer="2025-07-15",
-        titles=[
-            "airflow worker -- LocalExecutor",
-            "airflow api_server",
-            "gunicorn: master",
-            "gunicorn: worker",
-        ],
     ),
 ]

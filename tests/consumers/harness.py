@@ -1,7 +1,6 @@
 """Runs a real program without the shim and with it, and counts its processes' deaths by SIGSEGV.
 
-A consumer is a declaration, see Consumer; test_consumers.py runs each one's before and after. Deaths
-are told by the native code that kills, in a file of its own, whatever the program logs of them.
+A consumer is a declaration, see Consumer; test_consumers.py runs each one's before and after.
 """
 
 from __future__ import annotations
@@ -18,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import environments
 from environments import ROOT, SWITCH, Venv, clean_environ
 from filelock import FileLock
 from processes import in_session, running, wait_for
@@ -31,16 +31,17 @@ class Crashing(AssertionError):
 class NativeCode:
     """What `import setproctitle` loads without the shim: it lies in `path`, which goes on PYTHONPATH.
 
-    It appends a line to the file $NATIVE_CODE_LOG when it is `loaded`, calls an Apple function
-    (`called`), or kills the process (`killed`): process id, that word, and a name. What is installed on a
-    Mac does not: it has no path, and its deaths are told by faulthandler.
+    If it `tells`, it appends a line to the file $NATIVE_CODE_LOG when it is `loaded`, calls an Apple function
+    (`called`), or kills the process (`killed`): process id, that word, and a name. The stand-in and what is
+    installed on a Mac do not; their deaths are told by faulthandler.
     """
 
     name: str
     path: Path | None
+    tells: bool
 
 
-STAND_IN = NativeCode("stand-in", Path(__file__).parent / "counted")
+STAND_IN = NativeCode("stand-in", environments.STAND_IN, tells=False)
 RESULTS = ROOT / "results/consumers.json"
 
 
@@ -127,7 +128,7 @@ class Place:
         self.until(f"{command} ends", lambda: process.poll() is not None)
         assert process.returncode == 0, f"{command} ended with {process.returncode}"
 
-    def until(self, what: str, condition: Callable[[], object], seconds: float = 180) -> None:
+    def until(self, what: str, condition: Callable[[], object], seconds: float = 300) -> None:
         """Wait for a condition. Raises Crashing once enough processes have died, NotInTime at the deadline."""
 
         def holds() -> object:
@@ -175,7 +176,8 @@ def run(consumer: Consumer, venv: Venv, directory: Path, shim: str, native: Nati
     environ = clean_environ(
         **{
             "PATH": f"{venv.path / 'bin'}{os.pathsep}{os.environ['PATH']}",
-            **({"PYTHONPATH": str(native.path)} if native.path else {"PYTHONFAULTHANDLER": "1"}),
+            **({"PYTHONPATH": str(native.path)} if native.path else {}),
+            **({} if native.tells else {"PYTHONFAULTHANDLER": "1"}),
             "PYTHONUNBUFFERED": "1",
             "HOME": str(directory),
             SWITCH: shim,

@@ -7,8 +7,6 @@ and processtitle seen so far have it.
 from __future__ import annotations
 
 import re
-import zipfile
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,22 +42,13 @@ class Image:
 
 
 def read(wheel: Path, machine: str) -> Image:
-    """Return the code for a machine ("arm64", "x86_64") from a wheel, a file or unpacked. Raises NotRun."""
+    """Return the code for a machine ("arm64", "x86_64") from an unpacked wheel. Raises NotRun."""
+    paths = [path for path in wheel.rglob("*") if path.suffix in (".py", ".so")]
+    files = {str(path.relative_to(wheel)): path.read_bytes() for path in paths}
     try:
-        return _read(wheel.name, _files(wheel), machine)
+        return _read(wheel.name, files, machine)
     except NotRun as error:
         raise NotRun(f"{wheel.name}: {error}") from None
-    except (OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise NotRun(f"{wheel.name}: not a whole wheel: {' '.join(str(error).split())}") from None
-
-
-def _files(wheel: Path) -> dict[str, bytes]:
-    """The contents of the wheel's modules by their paths in it."""
-    if wheel.is_dir():
-        paths = [path for path in wheel.rglob("*") if path.suffix in (".py", ".so")]
-        return {str(path.relative_to(wheel)): path.read_bytes() for path in paths}
-    with zipfile.ZipFile(wheel) as archive:
-        return {name: archive.read(name) for name in archive.namelist() if name.endswith((".py", ".so"))}
 
 
 def _read(wheel: str, files: dict[str, bytes], machine: str) -> Image:

@@ -51,10 +51,7 @@ def lay_out(wheel: Path, directory: Path) -> None:
 
 
 def both(python: str, directory: Path) -> str:
-    """Lay out setproctitle and, where it has a wheel for the Python, processtitle; return the first one's release.
-
-    Raises wheels.Unreachable.
-    """
+    """Lay out setproctitle and, where it has a wheel for the Python, processtitle; return the first one's release."""
     release = SETPROCTITLE.get(python, NEWEST)
     lay_out(wheels.fetch(release, python, "x86_64"), directory)
     with contextlib.suppress(wheels.NoWheel):

@@ -16,10 +16,6 @@ PLATFORMS = {"arm64": "aarch64-apple-darwin", "x86_64": "x86_64-apple-darwin"}
 PLACE = CACHE / "macos"
 
 
-class Unreachable(Exception):
-    """The package index cannot be asked, and the cache has no answer."""
-
-
 class NoWheel(LookupError):
     """The release has no macOS wheel for this Python and machine."""
 
@@ -27,7 +23,7 @@ class NoWheel(LookupError):
 def fetch(requirement: str, python: str, machine: str) -> Path:
     """Return the directory of the unpacked wheel of "setproctitle==1.3.8" for "3.11" and a key of PLATFORMS.
 
-    Raises NoWheel and Unreachable.
+    Raises NoWheel; AssertionError if the index gives no answer.
     """
     place = PLACE / f"{requirement}-cp{python.replace('.', '')}-{machine}"
     if not place.exists():
@@ -40,7 +36,7 @@ def fetch(requirement: str, python: str, machine: str) -> Path:
         except AssertionError as error:
             if "has no usable wheels" not in str(error):
                 shutil.rmtree(fresh)
-                raise Unreachable(told(error)) from None
+                raise
             shutil.rmtree(fresh / "wheel", ignore_errors=True)
             (fresh / "wheel").mkdir()
         try:
@@ -54,16 +50,8 @@ def fetch(requirement: str, python: str, machine: str) -> Path:
 
 
 def releases(name: str) -> list[str]:
-    """Return the versions of a project on the index, oldest first. Raises Unreachable."""
+    """Return the versions of a project on the index, oldest first."""
     pip = ["run", "--quiet", "--no-project", "--with", "pip", "python", "-m", "pip"]
-    try:
-        listing = uv(*pip, "index", "versions", name)
-    except AssertionError as error:
-        raise Unreachable(told(error)) from None
+    listing = uv(*pip, "index", "versions", name)
     versions = re.findall(r"\d+(?:\.\d+)*", listing.partition("Available versions:")[2].partition("\n")[0])
     return sorted(versions, key=lambda version: [int(part) for part in version.split(".")])
-
-
-def told(error: AssertionError) -> str:
-    """What uv, or pip under it, says of a failure, on one line."""
-    return " ".join(str(error).partition("error:")[2].split()) or str(error).rpartition("ERROR: ")[2].strip()
