@@ -1,10 +1,9 @@
-"""What PyPI shows of the package: the whole README, links that lead somewhere, and Pythons that are tested."""
+"""What PyPI shows of the package: the whole README, links that lead somewhere."""
 
 from __future__ import annotations
 
 import email
 import email.message
-import json
 import re
 import shutil
 import subprocess
@@ -61,15 +60,6 @@ def test_with_an_address_every_link_of_the_readme_leads_to_a_file_of_the_reposit
     assert len(paths) == sum(not link.startswith("https:") for link in LINK.findall(README)) > 0
     for path in paths:
         assert (ROOT / re.sub(r"^/blob/HEAD/|#.*", "", path)).is_file(), path
-
-
-def test_the_pythons_that_it_names_are_those_tried_on_a_mac_each_week(
-    metadata: email.message.Message,
-) -> None:
-    classifiers = metadata.get_all("Classifier", [])
-    named = [line.rpartition(" :: ")[2] for line in classifiers if re.search(r":: 3\.\d+$", line)]
-    workflow = (ROOT / ".github/workflows/macos.yml").read_text(encoding="utf-8")
-    assert named in [json.loads(found) for found in re.findall(r'\["3\..*?\]', workflow)]
 
 
 @pytest.mark.slow

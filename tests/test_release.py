@@ -115,17 +115,6 @@ def test_no_scanner_finds_more_than_medium_and_every_finding_is_explained(
 
 @pytest.mark.slow
 @pytest.mark.network
-def test_no_dependency_has_a_known_vulnerability(make_venv: Callable[..., Venv]) -> None:
-    site_packages = make_venv(macos=False).site_packages
-    report = scan("pip-audit==2.10.1", "--path", str(site_packages), "--format", "json", fails=True)
-    audited = [package for package in json.loads(report)["dependencies"] if "skip_reason" not in package]
-    if not audited:
-        pytest.skip("no vulnerability service can be reached from here")
-    assert [package for package in audited if package["vulns"]] == []
-
-
-@pytest.mark.slow
-@pytest.mark.network
 @pytest.mark.parametrize(
     "command",
     [
