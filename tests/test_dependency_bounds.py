@@ -48,7 +48,7 @@ def test_the_lowest_versions_pass_the_tests_of_what_imports_them(tmp_path: Path)
     )
     show = "from importlib.metadata import version as v; print(v('importlib-metadata'), v('wrapt'))"
     assert lowest and venv.evaluate(show) == ".0 ".join(lowest.groups()) + ".0"
-    command = [str(venv.python), "-m", "pytest", "-q", "-p", "no:cacheprovider", *IMPORTERS]
+    command = [str(venv.python), "-m", "pytest", "-q", "-n0", "-p", "no:cacheprovider", *IMPORTERS]
     done = subprocess.run(
         command, cwd=ROOT, env=clean_environ(), capture_output=True, text=True, check=False, timeout=600
     )

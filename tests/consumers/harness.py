@@ -10,7 +10,6 @@ import json
 import os
 import shutil
 import subprocess
-import time
 import urllib.request
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -81,7 +80,6 @@ class Outcome:
 
     deaths: int
     done: bool
-    seconds: float
     log: bytes
     native: list[str]
     ps: list[str]
@@ -185,7 +183,6 @@ def run(consumer: Consumer, venv: Venv, directory: Path, shim: str, native: Nati
         }
     )
     place = Place(venv, directory, environ, give_up_after=consumer.enough if shim == "off" else 1)
-    started = time.monotonic()
     failure = ""
     with place.servers:
         try:
@@ -196,7 +193,6 @@ def run(consumer: Consumer, venv: Venv, directory: Path, shim: str, native: Nati
     return Outcome(
         deaths=place.deaths(),
         done=not failure,
-        seconds=time.monotonic() - started,
         log=place.log.read_bytes(),
         native=place.native(),
         ps=ps,
@@ -214,7 +210,6 @@ def record(consumer: Consumer, native: NativeCode, before: Outcome, after: Outco
         "done before": before.done,
         "after": after.deaths,
         "done": after.done,
-        "seconds": round(after.seconds),
     }
     RESULTS.parent.mkdir(exist_ok=True)
     with FileLock(RESULTS.with_suffix(".lock")):
