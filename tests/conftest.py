@@ -85,6 +85,9 @@ def make_venv(made_once: MadeOnce, wheel: Path) -> Callable[..., Venv]:
         extra: str = "",
         own: str = "",
     ) -> Venv:
+        if "setproctitle" in requirements and sys.implementation.name == "pypy":
+            pytest.skip("setproctitle has no wheels for PyPy")
+
         def into(directory: Path) -> None:
             venv = Venv.make(directory / "venv")
             if exclude_newer or not all(map(is_installed, requirements)):

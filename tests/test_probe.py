@@ -11,7 +11,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 from environments import SWITCH, Venv, write
 from processes import wait_for
@@ -189,6 +188,7 @@ getproctitle = str
 @pytest.mark.parametrize("place", ["a worker", "the import"])
 @pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
 def test_however_the_probe_ends_no_process_is_left(tmp_path: Path, end: signal.Signals, place: str) -> None:
+    psutil = pytest.importorskip("psutil", reason="needs psutil")
     write(tmp_path / "setproctitle.py", HANGS + ("setproctitle('')" if place == "the import" else ""))
     environ = {**os.environ, "PYTHONPATH": str(tmp_path)}
     hanging = 3 if place == "a worker" else 1

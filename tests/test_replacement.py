@@ -125,6 +125,10 @@ for title in json.load(sys.stdin):
 ROOM = 4000
 
 
+ON_PYPY = pytest.mark.skipif(sys.implementation.name == "pypy", reason="setproctitle has no wheels for PyPy")
+
+
+@ON_PYPY
 @settings(max_examples=20)
 @given(
     st.lists(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=ROOM // 4))
@@ -202,6 +206,7 @@ def test_the_title_outlasts_reload_and_reimport_as_the_c_modules_does(served: Mo
     assert importlib.import_module("setproctitle").getproctitle() == "title"
 
 
+@ON_PYPY
 def test_the_version_is_that_of_the_installed_distribution(served: ModuleType) -> None:
     assert served.__version__ == importlib.metadata.version("setproctitle")
 

@@ -7,12 +7,15 @@ import subprocess
 import urllib.request
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
 
-import psutil
 from processes import free_port
 
 from . import services
 from .harness import Consumer, Place, get
+
+if TYPE_CHECKING:
+    import psutil
 
 # --- gunicorn
 
@@ -192,6 +195,8 @@ def webserver(place: Place, port: int) -> psutil.Process:
     """Start Airflow 2's webserver; return gunicorn's master once /health answers and there are two workers."""
     place.start("airflow", "webserver", "-p", str(port), "-w", "2")
     place.until("/health answers", lambda: get(f"http://127.0.0.1:{port}/health"))
+    import psutil  # It does not load in PyPy.
+
     master = psutil.Process(int((place.directory / "airflow-webserver.pid").read_text()))
     place.until("two workers", lambda: len(master.children()) == 2)
     return master

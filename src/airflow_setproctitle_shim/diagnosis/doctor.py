@@ -72,8 +72,9 @@ def _files(places: list[str], missing: list[str], not_read: dict[str, str]) -> I
     """Yield the files in the places; note places that are missing, and directories that cannot be read."""
 
     def note(error: OSError) -> None:
-        if error.filename not in places or os.path.isdir(error.filename):
-            not_read[error.filename] = str(error.strerror)
+        path = os.fsdecode(error.filename)  # PyPy's scandir() gives bytes.
+        if path not in places or os.path.isdir(path):
+            not_read[path] = str(error.strerror)
 
     for place in places:
         if place == "-" or os.path.exists(place) and not os.path.isdir(place):
