@@ -338,8 +338,8 @@ def test_the_c_module_is_an_attribute_as_of_the_native_package() -> None:
     assert not hasattr(part, "_setproctitle")
 
 
+@pytest.mark.skipif(sys.implementation.name == "pypy", reason="setproctitle has no wheels for PyPy")
 def test_py_setproctitles_own_layer_over_the_replacement_leaves_with_it() -> None:
-    pytest.importorskip("setproctitle._setproctitle", reason="needs the native setproctitle")
     shim.activate()
     # As finders do that ask PathFinder past all others.
     spec = PathFinder.find_spec("setproctitle")
