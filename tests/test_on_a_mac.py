@@ -87,7 +87,7 @@ def run(tmp_path: Path, probed: tuple[Venv, dict[str, Any]]) -> Run:
         environ = {"HOME": f"{home}", "PYTHON": f"{home}/python", "REPORT": f"{home}/report"}
         environ["PATH"] = f"{home}/bin:/usr/bin:/bin"
         command = ["sh", str(SCRIPT), *claims]
-        done = subprocess.run(command, env=environ, check=False, capture_output=True, text=True, timeout=120)
+        done = subprocess.run(command, env=environ, check=False, capture_output=True, text=True, timeout=300)
         return done.returncode, done.stdout + done.stderr
 
     return run

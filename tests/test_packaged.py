@@ -72,7 +72,7 @@ if __name__ == "__main__":
 
 def prints_ok(*command: str, **variables: str) -> None:
     done = subprocess.run(
-        command, capture_output=True, text=True, check=False, timeout=120, env=clean_environ(**variables)
+        command, capture_output=True, text=True, check=False, timeout=300, env=clean_environ(**variables)
     )
     assert done.stdout == "ok\n", done.stderr
 

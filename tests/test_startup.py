@@ -118,7 +118,7 @@ def test_a_mistyped_variable_never_keeps_python_from_running(
             stdout=subprocess.PIPE,
             stderr=writer,
             text=True,
-            timeout=60,
+            timeout=300,
             check=False,
         )
     finally:
