@@ -190,12 +190,6 @@ def distribution(
 MadeOnce = Callable[[str, Callable[[Path], object]], Path]
 
 
-def wheels_of(wheel: Path, made_once: MadeOnce) -> Path:
-    """Return a directory with the wheel and those of all that it requires."""
-    download = ["tool", "run", "pip", "download", "-q", "--only-binary", ":all:", "--dest"]
-    return made_once("wheels", lambda into: uv(*download, str(into), str(wheel)))
-
-
 def uv(*arguments: str, **options: Any) -> str:
     """Run uv and return what it printed; raises AssertionError with its complaints if it fails."""
     assert UV, "uv is missing: pip install uv"

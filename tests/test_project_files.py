@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from environments import ROOT, STARTUP_FILE, MadeOnce, Venv, clean_environ, uv, wheels_of
+from environments import ROOT, STARTUP_FILE, MadeOnce, Venv, clean_environ, uv
 from packaging.requirements import Requirement
 
 NAME = "airflow-setproctitle-shim"
@@ -58,7 +58,8 @@ def test_the_readme_has_the_line_and_the_command_of_uv_that_are_tested_here() ->
 @pytest.fixture(scope="session")
 def wheels(wheel: Path, made_once: MadeOnce) -> Path:
     """A directory with the package's wheel and those of all it requires."""
-    return wheels_of(wheel, made_once)
+    download = ["tool", "run", "pip", "download", "-q", "--only-binary", ":all:", "--dest"]
+    return made_once("wheels", lambda into: uv(*download, str(into), str(wheel)))
 
 
 @pytest.fixture
