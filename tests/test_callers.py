@@ -31,7 +31,6 @@ def seen(directory: Path) -> str:
 
 
 @pytest.mark.slow
-@pytest.mark.network
 @pytest.mark.parametrize("name", sorted({row.name for row in packages.CALLERS}))
 def test_the_newest_release_does_what_the_table_says(name: str, tmp_path: Path) -> None:
     options = ["--no-deps", "--only-binary", ":all:", "--python-version", "3.12"]

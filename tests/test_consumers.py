@@ -42,7 +42,6 @@ def test_dies_without_the_shim_and_works_with_it(consumer: Consumer, venv: Venv,
 
 
 @pytest.mark.slow
-@pytest.mark.network
 @pytest.mark.parametrize("consumer", ids(CONSUMERS))
 def test_dies_in_setproctitles_macos_code_and_reaches_none_with_the_shim(
     consumer: Consumer, venv: Venv, tmp_path: Path, macos_code: NativeCode
@@ -53,7 +52,6 @@ def test_dies_in_setproctitles_macos_code_and_reaches_none_with_the_shim(
 
 
 @pytest.mark.slow
-@pytest.mark.network
 @pytest.mark.parametrize("consumer", ids([consumer for consumer in CONSUMERS if consumer.titles]))
 def test_ps_shows_titles_in_titles_mode_by_processtitles_macos_code_which_calls_nothing_of_apples(
     consumer: Consumer, venv: Venv, tmp_path: Path, macos_code: NativeCode
@@ -98,7 +96,6 @@ def tail(outcome: Outcome) -> str:
 
 
 @pytest.mark.slow
-@pytest.mark.network
 def test_setproctitle_is_served_instead_of_the_copy_that_ray_puts_on_the_path(
     make_venv: Callable[..., Venv],
 ) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from environments import ROOT, Venv, clean_environ, uv
 
-pytestmark = [pytest.mark.slow, pytest.mark.network]
+pytestmark = pytest.mark.slow
 
 # A release of Airflow, and a day in its time.
 ERAS = {"2.10.5": "2025-02-10", "3.0.6": "2025-09-05", "3.3.2": "2026-10-01"}

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from environments import ROOT, STARTUP_FILE, MadeOnce, Venv, uv
 
-pytestmark = [pytest.mark.slow, pytest.mark.network]
+pytestmark = pytest.mark.slow
 
 NAME = "airflow-setproctitle-shim"
 WHO = "import setproctitle; print(setproctitle.__file__)"

@@ -118,7 +118,6 @@ def test_the_module_that_switches_on_has_no_constants(linux: Venv, name: str) ->
 
 
 @pytest.mark.slow
-@pytest.mark.network
 def test_a_plugin_written_for_airflow_2_loads_in_airflow_3_when_asked_for(
     make_venv: Callable[..., Venv], tmp_path: Path
 ) -> None:

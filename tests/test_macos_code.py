@@ -19,7 +19,7 @@ pytest.importorskip("unicorn", reason="needs the dependency group macos-code")
 
 from macos_code import table
 
-pytestmark = [pytest.mark.slow, pytest.mark.network]
+pytestmark = pytest.mark.slow
 
 
 def test_each_release_calls_what_the_page_says_and_a_newer_one_what_the_last_did() -> None:

@@ -184,7 +184,7 @@ PACKAGERS = [
             ("pyinstaller", "--onefile", "sources/program.py"),
             ("dist/program",),
         ),
-        marks=SHARED,
+        marks=[SHARED, pytest.mark.long],
     ),
     Packager(
         "cx_Freeze, all in its archive",

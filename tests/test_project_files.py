@@ -95,7 +95,6 @@ PROJECT = f'[project]\nname = "app"\nversion = "1"\nrequires-python = ">={sys.ve
 
 
 @pytest.mark.slow
-@pytest.mark.network
 @pytest.mark.parametrize("section", ["requirements.txt", "pyproject.toml"])
 def test_the_line_brings_the_package_to_a_mac_and_to_no_other_system(section: str, project: Project) -> None:
     project.write(section, block(section))
@@ -108,7 +107,6 @@ def test_the_line_brings_the_package_to_a_mac_and_to_no_other_system(section: st
 
 
 @pytest.mark.slow
-@pytest.mark.network
 def test_pip_reads_the_line_beside_a_lock(project: Project) -> None:
     project.write("requirements.txt", "")
     venv = Venv.make(project.directory / ".venv")
@@ -119,7 +117,6 @@ def test_pip_reads_the_line_beside_a_lock(project: Project) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.network
 def test_uv_adds_it(project: Project) -> None:
     project.write("pyproject.toml", PROJECT)
     _, *arguments = shlex.split(made_true(block("uv")))
@@ -147,7 +144,6 @@ def index(wheels: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[st
 
 
 @pytest.mark.slow
-@pytest.mark.network
 def test_poetry_adds_it(project: Project, index: str) -> None:
     source = f'[tool.poetry]\npackage-mode = false\n[[tool.poetry.source]]\nname = "here"\nurl = "{index}"\n'
     project.write("pyproject.toml", PROJECT + source)
@@ -161,7 +157,6 @@ def test_poetry_adds_it(project: Project, index: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.network
 def test_pipx_injects_it(project: Project) -> None:
     project.environ.update(
         PIPX_HOME=str(project.directory),
@@ -174,7 +169,6 @@ def test_pipx_injects_it(project: Project) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.network
 def test_uv_tool_installs_it_beside_a_program(project: Project) -> None:
     project.environ.update(
         UV_TOOL_DIR=str(project.directory / "tools"), UV_TOOL_BIN_DIR=str(project.directory / "bin")
@@ -185,7 +179,6 @@ def test_uv_tool_installs_it_beside_a_program(project: Project) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.network
 @pytest.mark.skipif(sys.platform == "darwin", reason="there the line is kept")
 def test_a_lock_made_on_linux_drops_the_line_unless_it_is_universal(project: Project) -> None:
     project.write("requirements.in", block("requirements.txt"))

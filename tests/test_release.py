@@ -34,7 +34,6 @@ def digests(clone: Path, umask: str, modified: int, **variables: str) -> dict[st
 
 
 @pytest.mark.slow
-@pytest.mark.network
 def test_two_builds_at_other_times_and_places_are_the_same_byte_for_byte(tmp_path: Path) -> None:
     here = digests(tmp_path / "here", "022", 1_000_000_000, TZ="UTC", LC_ALL="C")
     there = digests(tmp_path / "far/from/there", "077", 1_700_000_000, TZ="Asia/Tokyo", LC_ALL="C.UTF-8")
@@ -50,7 +49,6 @@ def released(made_once: MadeOnce) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.network
 @pytest.mark.parametrize(
     "command",
     [
@@ -101,7 +99,6 @@ def by_bandit(wheel: Path, venv: Venv) -> set[tuple[str, str]]:
 
 
 @pytest.mark.slow
-@pytest.mark.network
 @pytest.mark.parametrize("scanner", [by_autorun_audit, by_chaincanary, by_bandit])
 def test_no_scanner_finds_more_than_medium_and_every_finding_is_explained(
     scanner: Callable[[Path, Venv], set[tuple[str, str]]], wheel: Path, make_venv: Callable[..., Venv]
@@ -114,7 +111,6 @@ def test_no_scanner_finds_more_than_medium_and_every_finding_is_explained(
 
 
 @pytest.mark.slow
-@pytest.mark.network
 @pytest.mark.parametrize(
     "command",
     [
@@ -140,7 +136,6 @@ def test_the_shell_scripts_are_clean() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.network
 def test_the_list_of_contents_names_the_package_and_what_it_needs(wheel: Path) -> None:
     command = [str(ROOT / "tools/sbom.sh"), str(wheel)]
     listed = subprocess.run(command, env=WITH_UV, capture_output=True, text=True, check=True).stdout
