@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import re
-import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from consumers import harness
-from consumers.declared import CONSUMERS, airflow
-from environments import DDTRACE, ROOT, STARTUP_FILE, Venv
+from consumers.declared import CONSUMERS
+from environments import ROOT, STARTUP_FILE, Venv
 
 # Airflow's settings import the entry point's module; only meanwhile is this macOS.
 MACOS_FOR_THE_ENTRY_POINT = """
@@ -131,43 +129,6 @@ entry_point.switch_on()
         " not at interpreter start" + why.format(startup_file=venv.site_packages / STARTUP_FILE)
     )
     assert venv.run(*flags, "-c", code).stderr.splitlines() == [expected]
-
-
-def scheduler_under_ddtrace(place: harness.Place) -> None:
-    """The scheduler starts and has the DAG file parsed, which it does in forked children."""
-    airflow(place, "SequentialExecutor")
-    place.finish("airflow", "db", "migrate")
-    scheduler = place.start("ddtrace-run", "airflow", "scheduler")
-
-    def known() -> bool:
-        assert scheduler.poll() is None, "the scheduler ended"
-        with contextlib.closing(sqlite3.connect(place.directory / "airflow.db")) as database:
-            return bool(database.execute("select dag_id from serialized_dag").fetchall())
-
-    place.until("the DAG is known", known)
-
-
-@pytest.mark.slow
-@pytest.mark.long
-def test_airflows_scheduler_starts_under_ddtrace_run_without_its_startup_file(
-    wheel: Path, tmp_path: Path
-) -> None:
-    consumer = harness.Consumer(
-        "Airflow scheduler",
-        "2.10.5",
-        ["apache-airflow==2.10.5"],
-        scheduler_under_ddtrace,
-        exclude_newer="2025-03-01",
-        environ={**DDTRACE, "DD_TRACE_ENABLED": "false"},
-    )
-    venv = without_its_startup_file(tmp_path / "venv", wheel, consumer)
-    venv.install("ddtrace==4.16.0")
-    before = harness.run(consumer, venv, tmp_path / "before", "off")
-    assert before.deaths > 0 and not before.done
-    after = harness.run(consumer, venv, tmp_path / "after", "")
-    log = after.log.decode(errors="replace")
-    assert after.done and after.deaths == 0, after.failure + log[-4000:]
-    assert LATE.search(log)
 
 
 @pytest.mark.slow

@@ -72,18 +72,6 @@ def test_deactivate_undoes_activate_exactly() -> None:
     assert others() == modules
 
 
-def test_twice_on_is_on_once_and_off_without_on_is_nothing() -> None:
-    finders = list(sys.meta_path)
-    shim.deactivate()
-    assert sys.meta_path == finders
-    shim.activate()
-    shim.activate()
-    assert len(sys.meta_path) == len(finders) + 1
-    assert shim.is_active()
-    shim.deactivate()
-    assert not shim.is_active()
-
-
 def test_somebody_elses_module_in_sys_modules_is_left_there() -> None:
     shim.activate()
     served()
@@ -358,15 +346,6 @@ def test_py_setproctitles_own_layer_over_the_replacement_leaves_with_it() -> Non
     assert layer.setproctitle is safe  # There is nothing native in it.
     shim.deactivate()
     assert not set(shim.SERVED) & set(sys.modules)
-
-
-def test_the_installed_metadata_stays_true() -> None:
-    pytest.importorskip("setproctitle._setproctitle", reason="needs the native setproctitle")
-    from importlib import metadata
-
-    before = metadata.version("setproctitle"), metadata.files("setproctitle")
-    shim.activate()
-    assert (metadata.version("setproctitle"), metadata.files("setproctitle")) == before
 
 
 # --- failing and forking

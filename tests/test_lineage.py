@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from consumers.declared import CONSUMERS
-from environments import Venv, clean_environ
+from environments import Venv
 
 LINEAGE = "AIRFLOW_SETPROCTITLE_SHIM_LINEAGE"
 CONSTANTS = {"PIPELINE_OUTLETS": "pipeline_outlets", "PIPELINE_INLETS": "pipeline_inlets", "AUTO": "auto"}
@@ -71,27 +69,6 @@ def test_what_is_there_is_never_overridden(linux: Venv, imitation: Callable[[str
     assert shown == {**CONSTANTS, "AUTO": "theirs"}
 
 
-@pytest.mark.parametrize("error", ["AttributeError", "ImportError"])
-def test_a_module_that_answers_for_missing_names_itself_is_asked_first(
-    linux: Venv, imitation: Callable[[str], str], error: str
-) -> None:
-    source = (
-        "def __getattr__(name):\n    if name == 'AUTO':\n        return 'theirs'\n"
-        f"    raise (AttributeError if name.startswith('__') else {error})(name)\n"
-    )
-    environ = {"PYTHONPATH": imitation(source), LINEAGE: "1"}
-    shown = json.loads(linux.evaluate(INITIALIZE + PLUGIN + SHOW, **environ))
-    assert shown == {**CONSTANTS, "AUTO": "theirs"}
-
-
-def test_a_lineage_that_was_imported_before_gets_them_too(
-    linux: Venv, imitation: Callable[[str], str]
-) -> None:
-    environ = {"PYTHONPATH": imitation(""), LINEAGE: "1"}
-    code = "import airflow.lineage\n" + INITIALIZE + PLUGIN + SHOW
-    assert json.loads(linux.evaluate(code, **environ)) == CONSTANTS
-
-
 def test_a_broken_wrapt_does_not_keep_airflow_from_starting(
     linux: Venv, imitation: Callable[[str], str]
 ) -> None:
@@ -115,29 +92,3 @@ def test_code_one_can_change_imports_them_from_a_module_that_does_nothing_else(l
 def test_the_module_that_switches_on_has_no_constants(linux: Venv, name: str) -> None:
     done = linux.run("-c", f"from airflow_setproctitle_shim.airflow import {name}", check=False)
     assert f"ImportError: cannot import name {name!r}" in done.stderr
-
-
-@pytest.mark.slow
-def test_a_plugin_written_for_airflow_2_loads_in_airflow_3_when_asked_for(
-    make_venv: Callable[..., Venv], tmp_path: Path
-) -> None:
-    airflow = next(consumer for consumer in CONSUMERS if consumer.version == "3.0.2")
-    venv = make_venv(*airflow.requirements, exclude_newer=airflow.exclude_newer)
-    (tmp_path / "plugins").mkdir()
-    (tmp_path / "plugins/legacy.py").write_text(
-        f"{PLUGIN}from airflow.plugins_manager import AirflowPlugin\n\n\n"
-        f"class Legacy(AirflowPlugin):\n    name = 'legacy of ' + {' + '.join(CONSTANTS)}\n"
-    )
-    name = "legacy of " + "".join(CONSTANTS.values())
-
-    def loaded(**variables: str) -> bool:
-        """Whether `airflow plugins` lists the plugin."""
-        environ = clean_environ(AIRFLOW_HOME=str(tmp_path), AIRFLOW__CORE__LOAD_EXAMPLES="False", **variables)
-        command = [str(venv.path / "bin/airflow"), "plugins", "--output", "json"]
-        listed = subprocess.run(
-            command, env=environ, capture_output=True, text=True, timeout=300, check=False
-        )
-        return name in listed.stdout
-
-    assert not loaded()
-    assert loaded(**{LINEAGE: "1"})

@@ -11,14 +11,10 @@ import subprocess
 import sys
 import types
 from collections.abc import Callable, Iterator
-from string import ascii_letters
 from typing import Any
 
 import pytest
 from environments import STAND_IN, Venv, clean_environ
-from hypothesis import settings
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
-from hypothesis.strategies import booleans, integers, text
 
 import airflow_setproctitle_shim as shim
 
@@ -290,16 +286,6 @@ def test_lazy_modules_are_not_loaded(native: types.ModuleType, monkeypatch: pyte
     assert object.__getattribute__(lazy, "__class__").__name__ == "_LazyModule"
 
 
-@pytest.mark.parametrize(
-    "stranger", [object(), types.ModuleType("setproctitle")], ids=["object", "empty module"]
-)
-def test_a_setproctitle_without_functions_is_no_obstacle(native: types.ModuleType, stranger: Any) -> None:
-    sys.modules["setproctitle"] = stranger
-    shim.activate()
-    shim.deactivate()
-    assert sys.modules["setproctitle"] is stranger
-
-
 # --- forking
 
 FORKING = """
@@ -384,111 +370,3 @@ def test_whatever_line_is_interrupted_deactivate_puts_everything_back() -> None:
         [sys.executable, "-c", INTERRUPTED], env=clean_environ(), capture_output=True, text=True, check=False
     )
     assert done.stdout == "ok\n", done.stderr
-
-
-class AnyOrder(RuleBasedStateMachine):
-    """Whatever is done in whatever order: active means no native function, inactive the originals.
-
-    So it is after activate() and deactivate() of any copy of the package. After sys.meta_path was
-    restored behind its back, the copies still agree, and the next of these calls sets all right.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        forget()
-        self.modules = {name: module for name, module in sys.modules.items() if is_of(shim.__name__, name)}
-        self.copies: list[Any] = [shim]
-        self.meta_path = list(sys.meta_path)
-        self.restored = False
-        self.title = ""
-        self.user = sys.modules["user_of_setproctitle"] = types.ModuleType("user_of_setproctitle")
-
-    @rule()
-    def import_it(self) -> None:
-        module = importlib.import_module("setproctitle")
-        for name in NAMES:
-            setattr(self.user, name, getattr(module, name))
-
-    @rule(number=integers(0, 9))
-    def activate(self, number: int) -> None:
-        self.copies[number % len(self.copies)].activate()
-        assert shim.is_active()
-        self.restored = False
-
-    @rule(number=integers(0, 9))
-    def deactivate(self, number: int) -> None:
-        self.copies[number % len(self.copies)].deactivate()
-        assert not shim.is_active()
-        self.restored = False
-
-    @precondition(lambda self: "setproctitle" in sys.modules)
-    @rule()
-    def reload(self) -> None:
-        importlib.reload(sys.modules["setproctitle"])
-
-    @precondition(lambda self: "setproctitle" in sys.modules)
-    @rule()
-    def delete(self) -> None:
-        del sys.modules["setproctitle"]
-
-    @rule(submodules=booleans())
-    def import_our_package_anew(self, submodules: bool) -> None:
-        for name in [name for name in sys.modules if is_of(shim.__name__, name)]:
-            if submodules or name == shim.__name__:
-                del sys.modules[name]
-        self.copies.append(importlib.import_module(shim.__name__))
-
-    @rule()
-    def reload_our_package(self) -> None:
-        importlib.reload(sys.modules[shim.__name__])
-
-    @rule(active=booleans())
-    def restore_the_finders(self, active: bool) -> None:
-        sys.meta_path[:] = [*[shim.finder] * active, *self.meta_path]
-        self.restored = True
-
-    @precondition(lambda self: shim.is_active() and not self.restored)
-    @rule(title=text(ascii_letters, min_size=1))
-    def set_title(self, title: str) -> None:
-        importlib.import_module("setproctitle").setproctitle(title)
-        self.title = title
-
-    @invariant()
-    def all_copies_agree_and_there_is_one_finder(self) -> None:
-        active = shim.is_active()
-        assert [one.is_active() for one in self.copies] == [active] * len(self.copies)
-        assert len(sys.meta_path) == len(self.meta_path) + active
-
-    @invariant()
-    def active_means_no_native_function_within_reach(self) -> None:
-        if shim.is_active() and not self.restored:
-            reachable = [vars(module) for module in (self.user, *self.setproctitle())]
-            assert not any(is_native(names.get(name)) for names in reachable for name in NAMES)
-            assert not self.title or importlib.import_module("setproctitle").getproctitle() == self.title
-
-    @invariant()
-    def inactive_means_the_original_functions(self) -> None:
-        if not shim.is_active() and not self.restored:
-            for module in self.setproctitle():
-                assert all(is_native(vars(module)[name]) for name in NAMES)
-                assert module.__path__ and not shim.is_ours(module)
-            assert not any(type(value).__name__ == "Neutralised" for value in vars(self.user).values())
-
-    def setproctitle(self) -> list[types.ModuleType]:
-        """The module now in sys.modules, if there is one."""
-        return [sys.modules[name] for name in ("setproctitle",) if name in sys.modules]
-
-    def teardown(self) -> None:
-        self.copies[-1].deactivate()
-        self.restored = False
-        self.inactive_means_the_original_functions()
-        sys.meta_path[:] = self.meta_path
-        del sys.modules["user_of_setproctitle"]
-        forget()
-        for name in [name for name in sys.modules if is_of(shim.__name__, name)]:
-            del sys.modules[name]
-        sys.modules.update(self.modules)
-
-
-TestAnyOrder = AnyOrder.TestCase
-TestAnyOrder.settings = settings(max_examples=40, stateful_step_count=20)

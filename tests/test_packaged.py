@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import compileall
 import os
-import shutil
 import subprocess
 import sys
 import sysconfig
@@ -95,22 +93,6 @@ def test_a_wheel_on_sys_path_serves_the_replacement_after_activate(flag: str, wh
     prints_ok(sys.executable, "-I", flag, "-c", code, "activate", "sources")
 
 
-def test_a_zipapp_with_the_shim_inside_serves_the_replacement_after_activate(
-    unpacked: Path, tmp_path: Path
-) -> None:
-    zipapp.create_archive(unpacked, tmp_path / "app.pyz")
-    prints_ok(sys.executable, "-I", str(tmp_path / "app.pyz"), "activate", "sources")
-
-
-def test_an_archive_without_sources_serves_the_replacement_after_activate(
-    unpacked: Path, tmp_path: Path
-) -> None:
-    app = shutil.copytree(unpacked, tmp_path / "app")
-    compileall.compile_dir(app, quiet=1, legacy=True)
-    zipapp.create_archive(app, tmp_path / "app.pyz", filter=lambda path: path.suffix != ".py")
-    prints_ok(sys.executable, "-I", str(tmp_path / "app.pyz"), "activate")
-
-
 def test_a_wheel_on_pythonpath_serves_the_replacement_from_the_start_with_the_template(
     wheel: Path, tmp_path: Path
 ) -> None:
@@ -185,19 +167,6 @@ PACKAGERS = [
             ("dist/program",),
         ),
         marks=[SHARED, pytest.mark.long],
-    ),
-    Packager(
-        "cx_Freeze, all in its archive",
-        ("cx_Freeze",),
-        (
-            "cxfreeze",
-            "--script=sources/program.py",
-            "build_exe",
-            "--build-exe=frozen",
-            "--zip-include-packages=*",
-            "--zip-exclude-packages=",
-        ),
-        ("frozen/program",),
     ),
     # pex sets a title itself before it runs the program.
     Packager("pex", ("pex",), PEX, ("./program.pex",), ("activate", "early")),

@@ -64,18 +64,6 @@ seen()
     assert seen_from_outside(venv, code) == [title, "child", title]
 
 
-def test_odd_titles_come_back_whole_and_harm_nobody(venv: Venv) -> None:
-    code = """
-for title in ("", "x" * 65536, "two\\nlines", "tab\\tbed"):
-    setproctitle(title); assert getproctitle() == title
-setproctitle("before"); seen()
-threading.Thread(target=threading.Event().wait, daemon=True).start()
-setproctitle(title="after, by keyword"); seen()
-print(repr(subprocess.check_output(["ps", "-o", "args=", "-p", str(os.getpid())], text=True).strip()))
-"""
-    assert seen_from_outside(venv, code) == ["before", "after, by keyword", "after, by keyword"]
-
-
 def test_child_programs_see_every_environment_variable(venv: Venv) -> None:
     code = """
 before = dict(os.environ)
@@ -86,18 +74,6 @@ after = json.loads(subprocess.check_output([sys.executable, "-c", show]))
 assert after == {**before, "LATER": "value"}, before.items() ^ after.items()
 """
     seen_from_outside(venv, code, MARKER="m" * 1000)
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="needs Linux's /proc")
-def test_titles_leave_the_environment_that_ps_shows_alone(venv: Venv) -> None:
-    """What SPT_NOENV asks of setproctitle."""
-    code = """
-def environment(): return open("/proc/self/environ", "rb").read()
-before = environment()
-setproctitle("x" * 10000)
-assert environment() == before
-"""
-    seen_from_outside(venv, code, SPT_NOENV="1")
 
 
 @pytest.mark.parametrize("asked", [False, True])
@@ -141,11 +117,6 @@ barrier = threading.Barrier(8)
 def work(number):
     barrier.wait(); setproctitle(f"title {number}")
 in_threads(8)
-""",
-    "four threads set many": """
-def work(number):
-    for n in range(3000): setproctitle(f"title {number} {n}")
-in_threads(4)
 """,
     "a thread sets titles while children are forked": """
 stop = threading.Event()
@@ -212,34 +183,6 @@ print("no deadlock")
 def test_titles_set_under_a_lock_that_forks_wait_for_hang_nobody(venv: Venv) -> None:
     done = venv.run("-W", "ignore", "-c", UNDER_A_LOCK_OF_FORKS, **TITLES)
     assert (done.stdout, done.stderr) == ("no deadlock\n", "")
-
-
-IN_THE_MIDDLE_OF_A_FORK = """
-import builtins, faulthandler, os, threading
-faulthandler.dump_traceback_later(20, exit=True)
-begun, inside, seen = threading.Event(), threading.Event(), []
-builtins.shown = inside.set
-import {first}
-# The fork waits here until a thread has shown its first title.
-os.register_at_fork(before=lambda: (begun.set(), seen.append(inside.wait(10))))
-def work():
-    begun.wait()
-    import setproctitle; setproctitle.setproctitle("from the thread")
-thread = threading.Thread(target=work); thread.start()
-if not os.fork(): os._exit(0)
-thread.join()
-print(seen)
-"""
-
-
-@pytest.mark.parametrize("first", ["setproctitle", "sys"], ids=["prepared before", "prepared meanwhile"])
-def test_a_title_is_shown_in_the_middle_of_another_threads_fork(
-    with_processtitle: Callable[..., str], first: str
-) -> None:
-    source = "import builtins\ndef prepare(**_): pass\ndef set_to(title): builtins.shown()\n"
-    code = IN_THE_MIDDLE_OF_A_FORK.format(first=first)
-    # A module that registers hooks at its import, as logging does, has Python complain there itself.
-    assert "[True]\n" in with_processtitle(source, code, "-W", "ignore")
 
 
 FORKED_INSIDE_A_TITLE = """
