@@ -56,10 +56,10 @@ def activate() -> None:
                 finder.show = show
             finder.shows_titles = titles
             sys.meta_path[:] = [finder, *_other_finders()]
-        # Another thread may have found the native module before our finder was there. Its import is waited for,
-        # and only then: a child that is forked while somebody has this lock would wait for good.
-        if "setproctitle" in _importlib._bootstrap._module_locks:
-            _importlib._bootstrap._lock_unlock_module("setproctitle")
+        # Another thread may be importing a native module that it found before our finder was there. It is waited
+        # for by importing it, and only then: a child forked while we hold the module's lock would wait for good.
+        if "setproctitle" in getattr(_importlib._bootstrap, "_module_locks", ()):
+            __import__("setproctitle")
         if finder.wrappers or any(
             sys.modules.get(name) and not is_ours(sys.modules[name]) for name in SERVED
         ):

@@ -7,7 +7,7 @@ references in closures, default arguments, containers, classes and instances.
 from __future__ import annotations
 
 import sys
-from types import BuiltinFunctionType, FunctionType, ModuleType
+from types import FunctionType, ModuleType
 from typing import Any
 
 from wrapt import FunctionWrapper
@@ -64,7 +64,7 @@ def _is_native(value: Any) -> bool:
     # By type(), as a proxy's class lies, and as attributes of anything else may run somebody's code.
     if type(value) is FunctionType:
         module, spec = value.__globals__.get("__name__"), value.__globals__.get("__spec__")
-    elif type(value) is BuiltinFunctionType:
+    elif type(value).__name__ == "builtin_function_or_method":  # which types has no name for on PyPy
         module, spec = value.__module__, None
     else:
         return False
