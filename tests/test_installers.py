@@ -106,17 +106,3 @@ def test_an_upgrade_replaces_the_older_version_completely(wheel: Path, sdist: Pa
     assert not (venv.site_packages / "airflow_setproctitle_shim/gone.py").exists()
     found = venv.evaluate(f"from importlib.metadata import version; print(version({NAME!r}))")
     assert found == version
-
-
-def test_a_target_directory_has_the_files_but_site_reads_none_until_activate(
-    wheel: Path, tmp_path: Path
-) -> None:
-    venv = Venv.make(tmp_path / "venv")
-    venv.simulate_macos()
-    target = tmp_path / "target"
-    uv("pip", "install", "--quiet", "--target", str(target), str(wheel), "setproctitle")
-    assert owned(target) == {STARTUP_FILE}
-    path = {"PYTHONPATH": str(target)}
-    assert not venv.evaluate(WHO, **path).endswith("replacement.py")
-    activate = "import airflow_setproctitle_shim as shim; shim.activate(); "
-    assert venv.evaluate(activate + WHO, **path).endswith("replacement.py")

@@ -110,7 +110,7 @@ with DAG("work", start_date=datetime(2024, 1, 1), schedule=None, is_paused_upon_
 """
 
 
-def airflow(place: Place, executor: str, dag: str = DAG, **more: str) -> int:
+def airflow(place: Place, executor: str, dag: str) -> int:
     """Point Airflow at this place's directory and at free ports, and give it the DAG; return its HTTP port."""
     port = free_port()
     place.write("dags/work.py", dag)
@@ -127,7 +127,6 @@ def airflow(place: Place, executor: str, dag: str = DAG, **more: str) -> int:
         AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_SERVER_PORT=str(free_port()),
         AIRFLOW__USAGE_DATA_COLLECTION__ENABLED="False",
         AIRFLOW__WEBSERVER__WEB_SERVER_HOST="127.0.0.1",
-        **more,
     )
     return port
 
@@ -191,17 +190,6 @@ def succeeds(place: Place, state: Callable[[], str]) -> None:
     place.until("the DAG run succeeds", success)
 
 
-def webserver(place: Place, port: int) -> psutil.Process:
-    """Start Airflow 2's webserver; return gunicorn's master once /health answers and there are two workers."""
-    place.start("airflow", "webserver", "-p", str(port), "-w", "2")
-    place.until("/health answers", lambda: get(f"http://127.0.0.1:{port}/health"))
-    import psutil  # It does not load in PyPy.
-
-    master = psutil.Process(int((place.directory / "airflow-webserver.pid").read_text()))
-    place.until("two workers", lambda: len(master.children()) == 2)
-    return master
-
-
 def airflow_2(place: Place) -> None:
     """A DAG run succeeds with tasks by both executors, and the webserver's workers live through it."""
     database = services.postgresql(place)
@@ -210,11 +198,15 @@ def airflow_2(place: Place) -> None:
         AIRFLOW__CELERY__BROKER_URL=services.redis(place),
         AIRFLOW__CELERY__RESULT_BACKEND=f"db+postgresql://{database}",
     )
-    port = airflow(place, "LocalExecutor,CeleryExecutor")
+    port = airflow(place, "LocalExecutor,CeleryExecutor", DAG)
     place.finish("airflow", "db", "migrate")
     for component in ("scheduler", "triggerer", "celery worker --concurrency 2"):
         place.start("airflow", *component.split())
-    master = webserver(place, port)
+    place.start("airflow", "webserver", "-p", str(port), "-w", "2")
+    place.until("/health answers", lambda: get(f"http://127.0.0.1:{port}/health"))
+    # gunicorn's
+    master = psutil.Process(int((place.directory / "airflow-webserver.pid").read_text()))
+    place.until("two workers", lambda: len(master.children()) == 2)
     workers = {worker.pid for worker in master.children()}
 
     def sql(query: str) -> str:
@@ -227,7 +219,7 @@ def airflow_2(place: Place) -> None:
     assert {worker.pid for worker in master.children()} == workers, "the webserver's workers were replaced"
 
 
-# --- Celery, Dask, RQ, multiprocessing
+# --- Celery, RQ, multiprocessing
 
 CELERY = """
 import os
@@ -251,21 +243,6 @@ def celery(place: Place) -> None:
     place.write("work.py", CELERY)
     options = ["-c", "4", "--max-tasks-per-child", "5", "-P", "prefork", "-l", "WARNING"]
     place.start("celery", "-A", "work", "worker", *options)
-    place.finish("python", "work.py")
-
-
-DASK = """
-from dask.distributed import Client, LocalCluster
-
-if __name__ == "__main__":
-    with LocalCluster(4, threads_per_worker=1, dashboard_address=None) as cluster, Client(cluster) as client:
-        assert sum(client.gather(client.map(lambda n: n + 1, range(200)))) == sum(range(1, 201))
-"""
-
-
-def dask(place: Place) -> None:
-    """A local cluster of four worker processes does 200 tasks."""
-    place.write("work.py", DASK)
     place.finish("python", "work.py")
 
 
@@ -354,14 +331,6 @@ CONSUMERS = [
         symptom=b"exited with 'signal 11 (SIGSEGV)'",
         needs=["redis-server"],
         titles=["[celeryd: celery@"],
-    ),
-    Consumer(
-        "Dask distributed",
-        "forkserver",
-        ["distributed"],
-        dask,
-        enough=1,
-        environ={"DASK_DISTRIBUTED__WORKER__MULTIPROCESSING_METHOD": "forkserver"},
     ),
     Consumer(
         "RQ on Redis",

@@ -13,7 +13,7 @@ import subprocess
 import urllib.request
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import environments
@@ -64,7 +64,6 @@ class Consumer:
     needs: Sequence[str] = ()  # programs of the system
     titles: Sequence[str] = ()
     slow: bool = True
-    environ: dict[str, str] = field(default_factory=dict)
 
     @property
     def id(self) -> str:
@@ -179,7 +178,6 @@ def run(consumer: Consumer, venv: Venv, directory: Path, shim: str, native: Nati
             "PYTHONUNBUFFERED": "1",
             "HOME": str(directory),
             SWITCH: shim,
-            **consumer.environ,
         }
     )
     place = Place(venv, directory, environ, give_up_after=consumer.enough if shim == "off" else 1)
