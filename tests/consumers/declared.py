@@ -7,15 +7,11 @@ import subprocess
 import urllib.request
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
 
 from processes import free_port
 
 from . import services
 from .harness import Consumer, Place, get
-
-if TYPE_CHECKING:
-    import psutil
 
 # --- gunicorn
 
@@ -204,10 +200,14 @@ def airflow_2(place: Place) -> None:
         place.start("airflow", *component.split())
     place.start("airflow", "webserver", "-p", str(port), "-w", "2")
     place.until("/health answers", lambda: get(f"http://127.0.0.1:{port}/health"))
-    # gunicorn's
-    master = psutil.Process(int((place.directory / "airflow-webserver.pid").read_text()))
-    place.until("two workers", lambda: len(master.children()) == 2)
-    workers = {worker.pid for worker in master.children()}
+    gunicorns = (place.directory / "airflow-webserver.pid").read_text().strip()
+
+    def workers() -> list[str]:
+        command = ["pgrep", "-P", gunicorns]
+        return subprocess.run(command, capture_output=True, text=True, check=False).stdout.split()
+
+    place.until("two workers", lambda: len(workers()) == 2)
+    first = workers()
 
     def sql(query: str) -> str:
         command = ["psql", "-XAtc", query, f"postgresql://{database}"]
@@ -216,7 +216,7 @@ def airflow_2(place: Place) -> None:
     place.until("the DAG is known", lambda: sql("select dag_id from serialized_dag"))
     place.finish("airflow", "dags", "trigger", "work")
     succeeds(place, lambda: sql("select state from dag_run"))
-    assert {worker.pid for worker in master.children()} == workers, "the webserver's workers were replaced"
+    assert workers() == first, "the webserver's workers were replaced"
 
 
 # --- Celery, RQ, multiprocessing
