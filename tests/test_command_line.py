@@ -129,18 +129,6 @@ def test_other_peoples_names_cannot_drive_the_terminal(
     assert "\033" not in told and "\a" not in told and "?[2Jx" in told
 
 
-@pytest.mark.parametrize("name", ["caf\udce9", "ÿ日"])
-def test_a_name_that_cannot_be_encoded_is_shown_all_the_same(tmp_path: Path, name: str) -> None:
-    try:
-        write(tmp_path / f"{name}.log", DEATH)
-    except OSError:
-        pytest.skip("this file system has no such names")
-    for options in ("", "--json"):
-        done = in_shell(f"SHIM doctor {options} .", tmp_path, PYTHONIOENCODING="ascii")
-        assert (done.returncode, done.stderr) == (1, "")
-        assert ".log:1" in done.stdout
-
-
 BROKEN = {
     "missing": "raise ModuleNotFoundError(__name__)",
     "does not compile": "def",

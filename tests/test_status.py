@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shlex
 import site
 import stat
 import subprocess
@@ -69,11 +68,6 @@ def test_where_no_known_program_is_installed_exactly_that_is_said(fresh_venv: Ve
     assert done.returncode == 0 and "your workers?" in " ".join(done.stdout.split())
 
 
-def test_without_setproctitle_nobody_is_said_to_be_protected_already(fresh_venv: Venv) -> None:
-    install(fresh_venv, "gunicorn 23.0.0")
-    assert "once setproctitle is installed" in on_macos(fresh_venv, "status")[1]
-
-
 @pytest.mark.parametrize("processtitle", [True, False])
 def test_titles_are_those_of_the_module_that_is_imported(fresh_venv: Venv, processtitle: bool) -> None:
     if processtitle:
@@ -110,13 +104,6 @@ sys.meta_path.insert(0, type('Other', (), {{'find_spec': lambda *_: PathFinder.f
 """
     code, text = on_macos(fresh_venv, "status", change=change)
     assert code == 1 and str(other) in "".join(text.split("\n"))
-
-
-def test_a_hostile_finder_hides_nothing(fresh_venv: Venv) -> None:
-    (fresh_venv.site_packages / STARTUP_FILE).unlink()
-    change = "sys.meta_path.insert(0, type('Hostile', (), {'find_spec': lambda *_: 1 / (_[1] not in ('setproctitle', 'pip')) and None})())"
-    code, text = on_macos(fresh_venv, "status", change=change)
-    assert code == 1 and text.startswith("OFF: the startup file is missing.")
 
 
 @pytest.mark.parametrize("content", [b'"\xff\0\n,,,\n', b"a,b\n", b""], ids=["binary", "text", "empty"])
@@ -194,31 +181,6 @@ def test_a_remedy_is_a_command_that_works(startup_file: Path, monkeypatch: pytes
     for lines in (1, 2):  # It makes the file, and does not overwrite one that is there.
         subprocess.run(["sh", "-c", status.why_skipped()[1]], check=True)
         assert startup_file.with_name("sitecustomize.py").read_text().count("startup()") == lines
-
-
-def test_the_users_site_directory_is_one_that_python_reads_unless_told_not_to(
-    startup_file: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    put_elsewhere(startup_file, monkeypatch)
-    monkeypatch.setattr(site, "getusersitepackages", lambda: f"{startup_file.parent}/../my site")
-    for read in (True, False, None):
-        monkeypatch.setattr(site, "ENABLE_USER_SITE", read)
-        assert packages.startup_file() == (startup_file, bool(read))
-
-
-def test_it_says_how_to_install_where_there_is_no_pip(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(packages, "origin", lambda module: "")
-    assert (
-        packages.install("x")
-        == f"uv pip install --python {shlex.quote(sys.executable)} --force-reinstall --no-deps x"
-    )
-
-
-def test_what_status_needs_loads_quickly(fresh_venv: Venv) -> None:
-    code = f"import sys; from {SHIM}.diagnosis import cli; cli.main(['status']); print(*sys.modules)"
-    loaded = set(fresh_venv.evaluate(code).splitlines()[-1].split())
-    assert "importlib_metadata" in loaded
-    assert not {"http.client", "multiprocessing.context", "ssl", "asyncio", "argparse"} & loaded
 
 
 # --- whom it protects ----------------------------------------------------------------------------

@@ -13,21 +13,20 @@ from typing import Any, BinaryIO
 from . import causes, crash_reports, signs
 from .status import status
 
-SAVE = "Start Airflow again, and save what it prints: `airflow standalone > standalone.log 2>&1`."
+SAVE = "Start it again, and save what it prints: `airflow standalone > standalone.log 2>&1`."
 Found = dict[str, tuple[int, signs.Sign]]  # how many signs of each cause, and the last one
 
 
 def diagnose(named: list[str]) -> dict[str, Any]:
     """Return what `doctor --json` prints, of the files and directories named ("-": standard input), or else of
     the places where macOS and Airflow write."""
-    shim, found, airflow_3 = status(), Found(), False
+    shim, found = status(), Found()
     missing, not_read, looked_at = list[str](), dict[str, str](), Counter[str]()
     for path in _files(named or _places(), missing, not_read):
         its = Found()
         try:
             with sys.stdin.buffer if path == "-" else open(path, "rb") as file:
                 head = file.read(signs.BLOCK)
-                airflow_3 |= bool(signs.AIRFLOW_3.search(head))
                 for sign in _signs(file, head, path, looked_at):
                     its[sign.cause] = its.get(sign.cause, (0,))[0] + sign.number, sign
         except (OSError, ValueError) as error:
@@ -42,7 +41,7 @@ def diagnose(named: list[str]) -> dict[str, Any]:
     return {
         "ok": shim["ok"] and not any(death["attention"] for death in deaths), "shim": here,
         "deaths": deaths, "notes": [row for row in told if row not in deaths],
-        "advice": [causes.FAULTHANDLER, SAVE] if airflow_3 and not deaths else [],
+        "advice": [causes.FAULTHANDLER, SAVE] if looked_at["log"] and not deaths else [],
         "looked_at": looked_at, "missing": missing,
         "not_read": [{"path": path, "why": why} for path, why in not_read.items()],
     }  # fmt: skip

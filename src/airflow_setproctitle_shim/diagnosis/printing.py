@@ -43,7 +43,10 @@ def of_report(report: dict[str, Any]) -> list[str]:
     shim, deaths = report["shim"], report["deaths"]
     lines = [*_wrapped(shim["says"]), *_rows("fix", [shim["fix"]]), ""]
     if not deaths:
-        lines += ["No sign that a process was killed.", *_rows("try", report["advice"]), ""]
+        lines.append(
+            "No sign that a process was killed." + " Not every program logs it." * bool(report["advice"])
+        )
+        lines += [*_rows("try", report["advice"]), ""]
     for death in [*deaths, *report["notes"]]:
         lines += [*_of_death(death, death not in deaths[:1], shim["installed"]), ""]
     looked_at = ", ".join(f"{number} {_plural(kind, number)}" for kind, number in report["looked_at"].items())

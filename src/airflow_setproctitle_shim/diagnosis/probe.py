@@ -5,28 +5,28 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 import site
 import subprocess
 import sys
 import threading
-import traceback
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 from .. import OFF, REPLACEMENT, VARIABLE, setting
-from . import packages
-from .status import why_skipped
+from . import packages, status
 
 AT_ONCE, SECONDS = 20, 30  # workers, and how long they may take
-# What an exit code says.
 ENDS = {**{-number: number.name for number in signal.Signals}, 0: "ok", -signal.SIGALRM: "hung"}
 
 
 def probe(children: int) -> dict[str, Any]:
     """Return what `probe --json` prints. Raises OSError if workers cannot be forked."""
     value = setting()
+    if value == "titles" and not shutil.which("ps"):
+        raise FileNotFoundError("there is no program ps on PATH, which shows titles")
     simulated = "" if packages.version("setproctitle") else "no setproctitle is installed here"
     simulated = simulated if sys.platform == "darwin" else "this is not a Mac"
     off = _run("off", children, bool(simulated))
@@ -42,7 +42,7 @@ def _verdict(off: dict[str, Any], on: dict[str, Any], value: str, children: int)
     if on["killed"] + on["ends"].get("ok", 0) < children or any("exit" in end for end in off["ends"]):
         return f"FAILED: workers ended by themselves, or hung. {on['stderr'] or off['stderr']}", ""
     if not on["served"]:
-        why, fix = why_skipped()
+        why, fix = status.why_skipped()
         return f"NOT OK: the shim is not on here. {why}", fix or f"{packages.COMMAND} status"
     if on["killed"]:
         return f"NOT OK: {on['killed']} workers were killed with the shim.", f"{packages.COMMAND} doctor"
@@ -114,11 +114,11 @@ def _main(children: int, at_once: int, seconds: int, titles: bool, file: str) ->
             ps = ["ps", "-ww", "-o", "pid=", "-o", "args=", "-p", ",".join(map(str, pids))]
             shown = subprocess.run(ps, check=False, capture_output=True, text=True, errors="replace").stdout
             lines += map(str.strip, shown.splitlines())
-        for pid, status in ended.items():
-            if os.WIFSTOPPED(status):
+        for pid, end in ended.items():
+            if os.WIFSTOPPED(end):
                 os.kill(pid, signal.SIGCONT)
-                status = os.waitpid(pid, 0)[1]
-            code = os.waitstatus_to_exitcode(status)
+                end = os.waitpid(pid, 0)[1]
+            code = os.waitstatus_to_exitcode(end)
             ends[ENDS.get(code, f"exit {code}")] += 1
     print(json.dumps({"ends": ends, "served": setproctitle.__spec__.origin == REPLACEMENT, "ps": lines}))
 
@@ -142,7 +142,7 @@ def _fork(title: str, seconds: int) -> int:
         os.kill(os.getpid(), signal.SIGSTOP)
         os._exit(0)
     except BaseException:  # noqa: BLE001  # A worker must not go on as the program that forked it.
-        traceback.print_exc()
+        sys.excepthook(*sys.exc_info())
     os._exit(1)
 
 

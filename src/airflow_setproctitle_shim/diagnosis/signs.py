@@ -33,9 +33,6 @@ OWN = re.compile(rb"[\s>]*(?:(?:line  )?\| |with(?:out)? the shim |\"(?:quote|SI
 TIME = re.compile(
     rb"(20\d\d)[-/](\d\d)[-/](\d\d)[T ,]{1,2}(\d\d):(\d\d)(?::(\d\d))?(?:[.,]\d+)?(?: ?(Z\b|UTC|GMT|[+-]\d\d:?\d\d\b))?"
 )
-AIRFLOW_3 = re.compile(
-    rb"(?:api-server|dag-processor) +\||airflow\.sdk\.|api_server_command\.py|\[supervisor\]|/execution/"
-)
 ANSI = re.compile(r"\x1b\[[\d;]*m")
 # What stands in a dump, in plain lines, behind a program's name, or in JSON.
 DUMP = re.compile(
