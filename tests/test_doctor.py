@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import io
 import json
-import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -57,10 +56,11 @@ class Doctor:
 
 @pytest.mark.parametrize(("case", "inputs"), CASES)
 def test_what_people_brought_has_the_cause_that_was_found_and_what_helped(
-    case: Path, inputs: list[str], capsys: pytest.CaptureFixture[str]
+    case: Path, inputs: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     truth = json.loads(case.read_text())
-    told = Doctor(capsys, *(case.with_name(name) for name in inputs))
+    monkeypatch.chdir(case.parent)
+    told = Doctor(capsys, *inputs)
     assert set(told.deaths) <= {*truth["causes"], "unknown"}
     assert bool(set(told.deaths) & set(truth["causes"])) is bool(truth["causes"])
     assert bool(told.deaths) is bool(truth["causes"])
@@ -69,10 +69,8 @@ def test_what_people_brought_has_the_cause_that_was_found_and_what_helped(
             assert words in " ".join(told.deaths[cause]["advice"])
             assert words in told.text
     assert told.status == int(bool(truth["causes"]))
+    assert max(map(len, told.text.splitlines())) <= 80
     assert not re.search(r"(?i)nothing (needs|to do|is to be done)", told.text)
-
-
-# --- crash reports -------------------------------------------------------------------------------
 
 
 def as_text(ips: Path, layout: str) -> str:
@@ -91,10 +89,8 @@ def as_text(ips: Path, layout: str) -> str:
 Process:               {header["app_name"]} [51654]
 Path:                  /Users/USER/*/{header["app_name"]}
 Identifier:            {header["app_name"]}
-Parent Process:        zsh [100]
 
 Date/Time:             {body["captureTime"]}
-OS Version:            {"Mac OS X 10.14.5 (18F132)" if old else "macOS 14.7 (23H124)"}
 
 Crashed Thread:        1  Dispatch queue: com.apple.main-thread
 
@@ -124,8 +120,6 @@ FORMS: dict[str, Callable[[Path], str]] = {
     ),
     "in Markdown": lambda ips: f"It crashed:\n\n```{as_text(ips, 'new').lstrip('-').lstrip()}```\nWhy?\n",
     "in an e-mail": lambda ips: "".join(f"> {line}\r\n" for line in as_text(ips, "old").splitlines()),
-    "indented": lambda ips: "".join(f"    {line}\n" for line in as_text(ips, "new").splitlines()),
-    "JSON, quoted": lambda ips: "".join(f"> > {line}\n" for line in ips.read_text().splitlines()),
 }
 
 
@@ -168,9 +162,6 @@ def test_a_crash_report_that_is_cut_off_is_named_and_tells_what_it_can(
     assert part < 80 or certain in (None, *told.counts)
 
 
-# --- logs ----------------------------------------------------------------------------------------
-
-
 def logged(tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str) -> Doctor:
     (tmp_path / "a.log").write_text(text)
     return Doctor(capsys, tmp_path / "a.log")
@@ -194,6 +185,7 @@ def test_real_logs_are_counted_and_the_last_line_is_quoted_with_its_place(
         assert death["last"]["place"] == f"{log}:{line}"
         assert death["last"]["quote"] == log.read_text().splitlines()[line - 1].strip()
     assert ("export PYTHONFAULTHANDLER=1" in " ".join(told.data["advice"])) is (not counts)
+    assert "export PYTHONFAULTHANDLER=1" in told.text or "long" in name
 
 
 DEATHS = (DATA / "lines/deaths.txt").read_text().splitlines()
@@ -225,27 +217,20 @@ OBJC = (
 CORE = "The process has forked and you cannot use this CoreFoundation functionality safely. You MUST exec()."
 
 
-def test_where_no_death_is_told_of_it_says_how_to_find_out(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    told = logged(tmp_path, capsys, "Work-horse terminated unexpectedly; waitpid returned None\n")
-    assert not told.deaths and "export PYTHONFAULTHANDLER=1" in told.text
-
-
-def test_what_macos_says_of_fork_itself_is_told_apart(
+def test_known_causes_come_first_and_the_list_to_try_stands_once(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     told = logged(tmp_path, capsys, f"{OBJC}\n{CORE}\n{OBJC}\n{DEATHS[0]}\n")
     assert told.counts == {"objective-c": 2, "corefoundation": 1, "unknown": 1}
     assert list(told.counts) == ["objective-c", "corefoundation", "unknown"]
+    assert told.text.count("OBJC_DISABLE_INITIALIZE_FORK_SAFETY") == 1
+    assert told.text.index("objective-c") < told.text.index("not why")
 
 
 SITE = "/Users/u/.venv/lib/python3.12/site-packages"
 FRAMES = {
     "setproctitle": [
         f'  File "{SITE}/setproctitle/__init__.py", line 57 in <module>\n  File "a.py", line 1 in f',
-        '  File "<frozen importlib._bootstrap>", line 4 in f\n  File "/x/setproctitle/__init__.py", line 5 in <module>',
-        f'  File "{SITE}/gunicorn/util.py", line 40 in _setproctitle',
         f'  File "{SITE}/rq/worker.py", line 400 in procline\n  File "{SITE}/rq/worker.py", line 9 in work',
         f'  File "{SITE}/airflow/executors/local_executor.py", line 70 in _run_worker',
     ],
@@ -295,9 +280,7 @@ def test_a_dump_and_lines_are_told_wherever_they_lie_in_a_large_log(
     ordinary = "2026-11-27T10:00:00Z all is well\n"
     lines = 0
     with (tmp_path / "a.log").open("w") as file:
-        for number in range(
-            60
-        ):  # a little more than one for each block that is read, never at the same place
+        for number in range(60):  # more than one for each block that is read, never at the same place
             file.write(ordinary * (1700 + number) + dump + f"{DEATHS[0]}\n")
             lines += 1700 + number + 6
     told = Doctor(capsys, tmp_path)
@@ -306,60 +289,27 @@ def test_a_dump_and_lines_are_told_wherever_they_lie_in_a_large_log(
     assert told.deaths["unknown"]["last"]["time"] == "2026-11-27T10:00:00Z"
 
 
-def test_what_these_commands_print_is_no_sign(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    inputs = [*DATA.glob("cases/*/*.log"), *DATA.glob("crash-reports/*"), *DATA.glob("logs/*")]
-    told = Doctor(capsys, *inputs)
+def test_what_doctor_prints_is_no_sign(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    told = Doctor(capsys, *DATA.glob("cases/*/*.log"), *DATA.glob("crash-reports/*"), *DATA.glob("logs/*"))
     assert len(told.counts) > 5
-    cli.main(["probe", "-n", "1"])
-    cli.main(["probe", "-n", "1", "--json"])
-    probe = capsys.readouterr().out
-    assert "SIGSEGV" in probe
-    for text in (
-        told.text,
-        json.dumps(told.data, indent=2),
-        probe,
-        "".join(f"> {line}\n" for line in told.text.splitlines()),
-    ):
+    for text in (told.text, json.dumps(told.data, indent=2), told.text.replace("\n", "\n> ")):
         assert logged(tmp_path, capsys, text).counts == {}
 
 
 def test_that_airflows_api_refused_workers_is_a_note_and_no_death(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    told = logged(
-        tmp_path,
-        capsys,
-        '"PATCH /execution/task-instances/0193/run HTTP/1.1" 401 Unauthorized\n'
-        "httpx.HTTPStatusError: Client error '401 Unauthorized' for url 'http://localhost:8080/execution/x/run'\n"
-        "airflow.sdk.api.client.ServerResponseError: Invalid auth token: Signature verification failed\n",
-    )
-    assert told.status == 0 and not told.counts
-    [note] = told.data["notes"]
-    assert note["count"] == 3 and "AIRFLOW__API_AUTH__JWT_SECRET" in told.text
+    told = logged(tmp_path, capsys, '"PATCH /execution/task-instances/0193/run HTTP/1.1" 401 Unauthorized\n')
+    assert told.status == 0 and not told.counts and "AIRFLOW__API_AUTH__JWT_SECRET" in told.text
 
 
-# --- what is said --------------------------------------------------------------------------------
-
-
-def test_the_list_to_try_stands_once_and_known_causes_come_first(
+def test_what_cannot_be_read_is_named_and_the_rest_is_told(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    told = logged(tmp_path, capsys, f"{DEATHS[0]}\n{OBJC}\n")
-    assert told.text.count("OBJC_DISABLE_INITIALIZE_FORK_SAFETY") == 1
-    assert told.text.index("objective-c") < told.text.index("not why")
-
-
-def test_lines_fit_80_columns(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    for path in [*DATA.glob("cases/*/*[!n]"), *DATA.glob("crash-reports/*"), *DATA.glob("logs/*")]:
-        Path("a").write_bytes(path.read_bytes())
-        text = Doctor(capsys, "a").text
-        assert max(map(len, text.splitlines())) <= 80, text
-
-
-# --- where it looks, and what needs attention ----------------------------------------------------
+    (tmp_path / "a.log.gz").write_bytes(b"\x1f\x8b\x08\0\0\0\0\0\0\3")
+    (tmp_path / "b.log").write_bytes(b"caf\xe9 \xff\n" + DEATHS[0].encode())
+    told = Doctor(capsys, tmp_path)
+    assert told.counts == {"unknown": 1} and "a.log.gz" in told.text
 
 
 @pytest.fixture
@@ -377,11 +327,8 @@ def airflow_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("2026-11-22 11:59:59 +0000", False),
         ("2026-11-22T12:00:01Z", True),
         ("2026-11-22 13:30:00 +0200", False),
-        ("2026-11-22 10:00:01 -0200", True),
-        ("2026-11-23 01:59:59", False),
         ("2026-11-23 02:00:01", True),
         ("12:30:00", False),
-        ("2026-13-45 26:00:00", False),
     ],
 )
 def test_a_bare_death_needs_attention_if_it_is_known_to_be_newer_than_the_installation(
@@ -417,25 +364,3 @@ def test_the_default_places_are_macoss_and_airflows(
     told = Doctor(capsys)
     assert told.counts == {"_scproxy": 2, "unknown": 4}
     assert told.data["looked_at"] == {"crash report": 2, "log": 4}
-    if not os.path.exists("/Library/Logs/DiagnosticReports"):
-        assert told.data["missing"] == ["/Library/Logs/DiagnosticReports"]
-
-
-def test_what_cannot_be_read_is_named_and_the_rest_is_told(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (tmp_path / "a.log.gz").write_bytes(b"\x1f\x8b\x08\0\0\0\0\0\0\3")
-    (tmp_path / "b.log").write_bytes(b"caf\xe9 \xff\n" + DEATHS[0].encode())
-    (tmp_path / "c.log").write_text(DEATHS[0])
-    opened = open
-
-    def no_c(path: str, mode: str) -> Any:
-        if path.endswith("c.log"):
-            raise PermissionError(13, "Permission denied")
-        return opened(path, mode)
-
-    monkeypatch.setattr("builtins.open", no_c)
-    told = Doctor(capsys, tmp_path)
-    assert told.counts == {"unknown": 1}
-    assert [Path(file["path"]).name for file in told.data["not_read"]] == ["a.log.gz", "c.log"]
-    assert "a.log.gz" in told.text and "Permission denied" in told.text
