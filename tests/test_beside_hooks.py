@@ -142,27 +142,3 @@ def test_under_the_hook_a_native_module_loaded_before_is_neutralised(
     linux = make_venv("setproctitle", *hook.requirements, macos=False)
     program = f"{hook.code}\nimport setproctitle\n{ACTIVATE}{SERVED}{LIVE}"
     run(linux, hook, program, tmp_path, PYTHONPATH=like_macos)
-
-
-@pytest.mark.parametrize("switched", ["at start", "late"])
-@pytest.mark.parametrize(
-    ("option", "conftest"),
-    [
-        ("--typeguard-packages=:all:", ""),
-        ("-q", "import pytest\npytest.register_assert_rewrite('setproctitle')\n"),
-        ("--typeguard-packages=:all:", "import pytest\npytest.register_assert_rewrite('setproctitle')\n"),
-    ],
-    ids=["typeguard", "rewriting", "both"],
-)
-def test_in_a_pytest_run_nothing_native_is_loaded_and_children_live(
-    option: str, conftest: str, switched: str, make_venv: MakeVenv, like_macos: str, tmp_path: Path
-) -> None:
-    venv = make_venv("setproctitle", "pytest", "typeguard", macos=switched == "at start")
-    program = f"import sys\n{ACTIVATE if switched == 'late' else ''}{SERVED}"
-    (tmp_path / "conftest.py").write_text(conftest)
-    for name, code in (("native", NO_C_MODULE), ("children", LIVE)):
-        body = "".join(f"    {line}\n" for line in (program + code).splitlines())
-        (tmp_path / f"test_{name}.py").write_text(f"def test_it():\n{body}")
-    command = ("-m", "pytest", "-p", "no:cacheprovider", option)
-    venv.run(*command, str(tmp_path / "test_native.py"))
-    venv.run(*command, str(tmp_path / "test_children.py"), PYTHONPATH=like_macos)

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 
 import pytest
-from environments import STAND_IN, SWITCH, Venv
+from environments import SWITCH, Venv
 
 SERVED = "import setproctitle; print(setproctitle.__file__)"
 FLAGS = [
@@ -25,24 +25,6 @@ def mac(make_venv: Callable[..., Venv]) -> Venv:
 def test_it_is_served_without_a_word_under(flags: str, mac: Venv) -> None:
     done = mac.run(*flags.split(), "-c", SERVED)
     assert done.stdout.endswith("replacement.py\n") and done.stderr == ""
-
-
-FORK = """
-import collections, os, setproctitle
-ends = collections.Counter()
-for number in range(100):
-    pid = os.fork()
-    if not pid:
-        setproctitle.setproctitle("child %d" % number)
-        os._exit(setproctitle.getproctitle() != "child %d" % number)
-    ends[os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])] += 1
-print(*ends.items())
-"""
-
-
-@pytest.mark.parametrize(("switch", "ends"), [("off", "(-11, 100)"), ("on", "(0, 100)")])
-def test_of_100_forks_all_die_without_the_shim_and_none_with_it(switch: str, ends: str, mac: Venv) -> None:
-    assert mac.evaluate(FORK, PYTHONPATH=str(STAND_IN), **{SWITCH: switch}) == ends
 
 
 # find_spec() answers from sys.modules where it can; this asks the finders for every module there is.

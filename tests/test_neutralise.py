@@ -275,17 +275,6 @@ def test_hostile_entries_of_sys_modules_do_no_harm(
     assert elsewhere.setproctitle is original
 
 
-def test_lazy_modules_are_not_loaded(native: types.ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    spec = importlib.util.find_spec("this")
-    assert spec is not None and spec.loader is not None
-    spec.loader = importlib.util.LazyLoader(spec.loader)
-    lazy = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, "this", lazy)
-    spec.loader.exec_module(lazy)
-    shim.activate()
-    assert object.__getattribute__(lazy, "__class__").__name__ == "_LazyModule"
-
-
 # --- forking
 
 FORKING = """

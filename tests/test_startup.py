@@ -251,8 +251,9 @@ def test_verbose_python_says_who_serves_setproctitle(mac: Venv) -> None:
 
 def test_the_wheel_has_this_startup_file_and_no_other(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
-        names = [name for name in archive.namelist() if name.endswith((".pth", ".start"))]
-    assert names == ["airflow_setproctitle_shim.pth"]
+        names = archive.namelist()
+    assert [name for name in names if name.endswith((".pth", ".start"))] == ["airflow_setproctitle_shim.pth"]
+    assert "airflow_setproctitle_shim/py.typed" in names
 
 
 def test_the_startup_file_is_one_line_of_plain_ascii_and_sorts_before_datahubs() -> None:

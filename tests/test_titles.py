@@ -315,21 +315,6 @@ def test_threads_that_set_titles_while_the_interpreter_ends_abort_no_process(ven
     assert venv.evaluate(SHUTDOWN, **TITLES) == "0"
 
 
-# At shutdown modules may be cleared, and none can be imported.
-LAST_TITLES = {
-    "__del__ of a global": "class Last:\n    def __del__(self): s.setproctitle('last')\nlast = Last()\n",
-    "__del__ in a cycle": "class Last:\n    def __del__(self): s.setproctitle('last')\nlast = Last(); last.itself = last\nimport sys; sys.last = last\n",
-    "atexit": "import atexit; atexit.register(lambda: s.setproctitle('last'))\n",
-}
-
-
-@pytest.mark.parametrize("first", ["", "s.setproctitle('first')\n"], ids=["the only title", "the last title"])
-@pytest.mark.parametrize("how", LAST_TITLES)
-def test_titles_set_at_shutdown_print_nothing(venv: Venv, how: str, first: str) -> None:
-    done = venv.run("-W", "error", "-c", f"import setproctitle as s\n{first}{LAST_TITLES[how]}", **TITLES)
-    assert done.stderr == ""
-
-
 # --- where it does not work
 
 BROKEN = {
