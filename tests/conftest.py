@@ -14,14 +14,8 @@ import pytest
 from consumers.harness import NativeCode
 from environments import ROOT, MadeOnce, Venv, is_installed
 from filelock import FileLock
-from hypothesis import HealthCheck, settings
 
 import airflow_setproctitle_shim as shim
-
-# How long an example takes says how busy the machine is, not whether the code is right. Without a database, as
-# the checkout may be read-only.
-settings.register_profile("tests", deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("tests")
 
 
 @pytest.hookimpl(trylast=True)  # after pytest-randomly

@@ -40,9 +40,7 @@ def test_every_link_leads_somewhere(document: Path) -> None:
     for link in links(document):
         url = urllib.parse.urlsplit(link)
         if url.scheme:
-            assert url.scheme in ("https", "mailto"), link
-            assert url.scheme == "mailto" or re.fullmatch(r"[\w-]+(\.[\w-]+)+", url.netloc), link
-            assert not re.search(r"[\s<>{}|\\^`]", link), link
+            assert url.scheme == "https", link
             continue
         target = (document.parent / urllib.parse.unquote(url.path)).resolve() if url.path else document
         assert target.exists(), f"{document.name}: {link}"

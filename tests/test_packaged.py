@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from environments import ROOT, SIMULATED_MACOS, Venv, clean_environ
+from environments import SIMULATED_MACOS, Venv, clean_environ
 
 MakeVenv = Callable[..., Venv]
 
@@ -91,15 +91,6 @@ def unpacked(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_wheel_on_sys_path_serves_the_replacement_after_activate(flag: str, wheel: Path) -> None:
     code = f"import sys; sys.path.insert(0, {str(wheel)!r})\n{PROGRAM}"
     prints_ok(sys.executable, "-I", flag, "-c", code, "activate", "sources")
-
-
-def test_a_wheel_on_pythonpath_serves_the_replacement_from_the_start_with_the_template(
-    wheel: Path, tmp_path: Path
-) -> None:
-    bare = Venv.make(tmp_path / "venv")
-    (bare.site_packages / "aaa_macos.pth").write_text("import sys; sys.platform = 'darwin'\n")
-    path = f"{ROOT / 'sitecustomize_template'}{os.pathsep}{wheel}"
-    assert bare.evaluate(WHO, PYTHONPATH=path).endswith(".whl/airflow_setproctitle_shim/replacement.py")
 
 
 def test_a_zipapp_run_in_an_environment_with_the_shim_is_served(make_venv: MakeVenv, tmp_path: Path) -> None:

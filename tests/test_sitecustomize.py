@@ -93,25 +93,3 @@ def test_it_obeys_the_switch(bare_mac: Venv, target: Path) -> None:
 def test_on_linux_it_does_nothing(target: Path, make_venv: Callable[..., Venv]) -> None:
     state = make_venv("setproctitle", macos=False).evaluate(STATE, PYTHONPATH=str(target))
     assert "airflow_setproctitle_shim" not in state
-
-
-def test_run_by_its_path_it_switches_on_and_runs_no_other(
-    bare_mac: Venv, target: Path, tmp_path: Path
-) -> None:
-    # As a program does that loads it from a directory which is not on sys.path.
-    (tmp_path / "sitecustomize.py").write_text("raise SystemExit('the one on the path')\n")
-    program = (
-        "import importlib.util, sys\n"
-        "spec = importlib.util.spec_from_file_location('sitecustomize', sys.argv[1])\n"
-        f"sys.path[:0] = [{str(tmp_path)!r}]\n"
-        "spec.loader.exec_module(importlib.util.module_from_spec(spec))\n"
-        "import airflow_setproctitle_shim as shim; print(shim.is_active())\n"
-    )
-    (tmp_path / "moved").mkdir()
-    template = tmp_path / "moved/sitecustomize.py"
-    template.write_text((TEMPLATE / "sitecustomize.py").read_text())
-    shim = tmp_path / "shim"
-    shim.mkdir()
-    (shim / "airflow_setproctitle_shim").symlink_to(target / "airflow_setproctitle_shim")
-    done = bare_mac.run("-c", program, str(template), check=False, PYTHONPATH=str(shim))
-    assert (done.stdout.strip(), done.stderr) == ("True", "")

@@ -64,25 +64,6 @@ seen()
     assert seen_from_outside(venv, code) == [title, "child", title]
 
 
-def test_child_programs_see_every_environment_variable(venv: Venv) -> None:
-    code = """
-before = dict(os.environ)
-setproctitle("x" * 4096)
-os.environ["LATER"] = "value"
-show = "import json, os; print(json.dumps(dict(os.environ)))"
-after = json.loads(subprocess.check_output([sys.executable, "-c", show]))
-assert after == {**before, "LATER": "value"}, before.items() ^ after.items()
-"""
-    seen_from_outside(venv, code, MARKER="m" * 1000)
-
-
-@pytest.mark.parametrize("asked", [False, True])
-def test_processtitles_records_reach_the_users_log_only_if_asked_for(venv: Venv, asked: bool) -> None:
-    ask = "logging.getLogger('processtitle').setLevel(logging.DEBUG)" if asked else ""
-    code = f"import logging; logging.basicConfig(level=logging.DEBUG); {ask}\nimport setproctitle as s; s.setproctitle('a title')"
-    assert ("a title" in venv.run("-c", code, **TITLES).stderr) == asked
-
-
 def test_without_titles_mode_processtitle_is_never_imported(make_venv: Callable[..., Venv]) -> None:
     code = """
 import sys, setproctitle
