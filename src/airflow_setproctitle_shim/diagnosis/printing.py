@@ -16,10 +16,8 @@ def of_status(status: dict[str, Any]) -> list[str]:
     """Return what `status` prints."""
     lines = [*_wrapped(status["says"]), *_rows("fix", [status["fix"]])]
     if status["on"] or not status["ok"]:
-        who = ", ".join(status["protects"]) + " (once setproctitle is installed)" * (
-            not status["setproctitle"]
-        )
-        lines += _wrapped(f"  protects  {who}", 12) if status["protects"] else []
+        once = "" if status["setproctitle"] else " (once setproctitle is installed)"
+        lines += _wrapped(f"  protects  {', '.join(status['protects'])}{once}", 12) if status["protects"] else []
         lines.append(f"  python    {status['python']}  {status['executable']}")
         lines.append(f"  titles    {status['titles']}")
     lines += [line for other in status["others"] for line in _wrapped(f"  {other}", 4)]
@@ -43,9 +41,8 @@ def of_report(report: dict[str, Any]) -> list[str]:
     shim, deaths = report["shim"], report["deaths"]
     lines = [*_wrapped(shim["says"]), *_rows("fix", [shim["fix"]]), ""]
     if not deaths:
-        lines.append(
-            "No sign that a process was killed." + " Not every program logs it." * bool(report["advice"])
-        )
+        more = " Not every program logs it." * bool(report["advice"])
+        lines.append(f"No sign that a process was killed.{more}")
         lines += [*_rows("try", report["advice"]), ""]
     for death in [*deaths, *report["notes"]]:
         lines += [*_of_death(death, death not in deaths[:1], shim["installed"]), ""]

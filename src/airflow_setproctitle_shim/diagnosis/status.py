@@ -83,8 +83,6 @@ def _verdict(protects: list[str], runs: str) -> tuple[bool, str, str]:
         return True, f"OFF: {VARIABLE} is {os.environ[VARIABLE]!r}. {crash}", f"unset {VARIABLE}"
     why, fix = why_skipped()
     if not why:
-        why, fix = (
-            "something switched the shim off again",
-            f"{pkg.PYTHON} -v -c pass 2>&1 | grep -i -e shim -e pth",
-        )
+        why = "something switched the shim off again"
+        fix = f"{pkg.PYTHON} -v -c pass 2>&1 | grep -i -e shim -e pth"
     return False, f"OFF: {why}. {crash}", fix
