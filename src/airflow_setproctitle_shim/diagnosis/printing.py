@@ -17,7 +17,8 @@ def of_status(status: dict[str, Any]) -> list[str]:
     lines = [*_wrapped(status["says"]), *_rows("fix", [status["fix"]])]
     if status["on"] or not status["ok"]:
         once = "" if status["setproctitle"] else " (once setproctitle is installed)"
-        lines += _wrapped(f"  protects  {', '.join(status['protects'])}{once}", 12) if status["protects"] else []
+        if status["protects"]:
+            lines += _wrapped(f"  protects  {', '.join(status['protects'])}{once}", 12)
         lines.append(f"  python    {status['python']}  {status['executable']}")
         lines.append(f"  titles    {status['titles']}")
     lines += [line for other in status["others"] for line in _wrapped(f"  {other}", 4)]
