@@ -57,9 +57,9 @@ def activate() -> None:
             finder.shows_titles = titles
             sys.meta_path[:] = [finder, *_other_finders()]
         # Another thread may be importing a native module that it found before our finder was there. It is waited
-        # for by importing it, and only then: a child forked while we hold the module's lock would wait for good.
+        # for, and only then: a child forked while we hold the module's lock would wait for good.
         if "setproctitle" in getattr(_importlib._bootstrap, "_module_locks", ()):
-            __import__("setproctitle")
+            _importlib._bootstrap._lock_unlock_module("setproctitle")
         if finder.wrappers or any(
             sys.modules.get(name) and not is_ours(sys.modules[name]) for name in SERVED
         ):
