@@ -53,14 +53,6 @@ assert "airflow_setproctitle_shim" not in sys.modules
 import site; site.main()
 import setproctitle
 """,
-    "lazily by importlib.util.LazyLoader": """
-import importlib.util, sys
-spec = importlib.util.find_spec("setproctitle")
-spec.loader = importlib.util.LazyLoader(spec.loader)
-setproctitle = sys.modules["setproctitle"] = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(setproctitle)
-assert "getproctitle" not in object.__getattribute__(setproctitle, "__dict__")
-""",
     "in a subinterpreter with titles of its own": """
 import sys
 code = '''
