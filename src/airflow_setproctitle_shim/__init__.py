@@ -60,9 +60,7 @@ def activate() -> None:
         # for, and only then: a child forked while we hold the module's lock would wait for good.
         if "setproctitle" in getattr(_importlib._bootstrap, "_module_locks", ()):
             _importlib._bootstrap._lock_unlock_module("setproctitle")
-        if finder.wrappers or any(
-            sys.modules.get(name) and not is_ours(sys.modules[name]) for name in SERVED
-        ):
+        if finder.wrappers or any(one and not is_ours(one) for one in map(sys.modules.get, SERVED)):
             from .neutralise import sync  # Late: it imports wrapt, and is hardly ever needed.
 
             finder.sync = sync
