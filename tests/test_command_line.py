@@ -93,7 +93,11 @@ INTERRUPTED = f"""
 import os, runpy, signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)
 begins = sys.argv.pop(1)
-sys.addaudithook(lambda event, its: event == "import" and its[0] == begins and os.kill(os.getpid(), signal.SIGINT))
+class Interrupting:
+    @staticmethod
+    def find_spec(name, *_):
+        return name == begins and os.kill(os.getpid(), signal.SIGINT) or None
+sys.meta_path.insert(0, Interrupting)
 runpy.run_module({SHIM!r}, run_name="__main__")
 """
 
