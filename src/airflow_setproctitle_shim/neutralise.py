@@ -22,13 +22,11 @@ class Neutralised(FunctionWrapper):  # type: ignore[type-arg]  # generic only si
         """Pickle by name, as the native function does."""
         return str(self.__name__)
 
-    def __copy__(self) -> Neutralised:
+    def __deepcopy__(self, memo: object = None) -> Neutralised:
         """Return itself, as copying any function does."""
         return self
 
-    def __deepcopy__(self, memo: object) -> Neutralised:
-        """Return itself, as copying any function does."""
-        return self
+    __copy__ = __deepcopy__
 
 
 def sync() -> None:

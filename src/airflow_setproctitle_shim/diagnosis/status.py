@@ -82,7 +82,5 @@ def _verdict(protects: list[str], runs: str) -> tuple[bool, str, str]:
     if setting() in OFF:
         return True, f"OFF: {VARIABLE} is {os.environ[VARIABLE]!r}. {crash}", f"unset {VARIABLE}"
     why, fix = why_skipped()
-    if not why:
-        why = "something switched the shim off again"
-        fix = f"{pkg.PYTHON} -v -c pass 2>&1 | grep -i -e shim -e pth"
-    return False, f"OFF: {why}. {crash}", fix
+    trace = f"{pkg.PYTHON} -v -c pass 2>&1 | grep -i -e shim -e pth"
+    return False, f"OFF: {why or 'something switched the shim off again'}. {crash}", fix or trace
