@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import importlib.util
 import os
@@ -17,7 +16,6 @@ from typing import Any
 
 import pytest
 from environments import SWITCH, Venv, clean_environ
-from processes import wait_for
 
 import airflow_setproctitle_shim as shim
 
@@ -131,44 +129,6 @@ def test_threads_that_switch_at_once_agree() -> None:
             assert sys.meta_path == finders
     finally:
         sys.setswitchinterval(interval)
-
-
-def test_an_import_that_fails_while_it_is_waited_for_fails_no_activate(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    reached, go = threading.Event(), threading.Event()
-
-    class Slow:
-        @staticmethod
-        def find_spec(name: str, *_: object) -> None:
-            if name == "setproctitle":
-                reached.set()
-                go.wait(20)
-                raise ModuleNotFoundError("not installed")
-
-    def find() -> None:
-        with contextlib.suppress(ImportError):
-            importlib.import_module("setproctitle")
-
-    def switch() -> None:
-        try:
-            shim.activate()
-        except BaseException as error:  # noqa: BLE001
-            raised.append(error)
-
-    monkeypatch.setattr(sys, "meta_path", [Slow, *sys.meta_path])
-    raised: list[BaseException] = []
-    importing, switching = threading.Thread(target=find), threading.Thread(target=switch)
-    importing.start()
-    assert reached.wait(20)
-    switching.start()
-    frames = sys._current_frames
-    wait_for("activate() waits", lambda: "importlib" in frames()[switching.ident or 0].f_code.co_filename, 20)
-    shim.deactivate()
-    go.set()
-    for thread in (importing, switching):
-        thread.join(20)
-    assert not raised and not shim.is_active()
 
 
 # --- two copies of the package, and its modules gone
