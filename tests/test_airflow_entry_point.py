@@ -93,26 +93,21 @@ def test_airflow_survives_without_the_startup_file_and_warns_once_in_each_proces
     assert quoted in " ".join(page.split())
 
 
-REASONS = {
-    "-S": (
-        "",
-        ": Python was started with -S. Mend it with: start Python without -S",
-    ),
-    "nothing is wrong": ("", "; see: python -m airflow_setproctitle_shim status"),
-    "the diagnosis is broken": (
-        "sys.modules['airflow_setproctitle_shim.diagnosis.status'] = None",
-        "; the reason could not be found out"
-        + " (ModuleNotFoundError: import of airflow_setproctitle_shim.diagnosis.status halted; None in sys.modules)",
-    ),
-}
+BROKEN = "sys.modules['airflow_setproctitle_shim.diagnosis.status'] = None"
 
 
-@pytest.mark.parametrize("how", REASONS)
+@pytest.mark.parametrize(
+    ("before", "why"),
+    [
+        ("", ": Python was started with -S. Mend it with: start Python without -S"),
+        (BROKEN, "; the reason could not be found out (ModuleNotFoundError: "),
+    ],
+    ids=["-S", "the diagnosis is broken"],
+)
 def test_the_entry_point_warns_once_why_the_startup_file_did_not_switch_on(
-    how: str, make_venv: Callable[..., Venv]
+    before: str, why: str, make_venv: Callable[..., Venv]
 ) -> None:
-    venv = make_venv("setproctitle", macos=False)
-    before, why = REASONS[how]
+    venv = make_venv(macos=False)
     code = f"""
 import logging, sys
 sys.path.append({str(venv.site_packages)!r})
@@ -123,12 +118,9 @@ import airflow_setproctitle_shim.airflow as entry_point, setproctitle
 assert setproctitle.__file__.endswith("replacement.py")
 entry_point.switch_on()
 """
-    flags = ["-S"] if how == "-S" else []
-    expected = (
-        "airflow_setproctitle_shim.airflow WARNING airflow-setproctitle-shim was switched on late, by Airflow,"
-        " not at interpreter start" + why.format(startup_file=venv.site_packages / STARTUP_FILE)
-    )
-    assert venv.run(*flags, "-c", code).stderr.splitlines() == [expected]
+    [line] = venv.run("-S", "-c", code).stderr.splitlines()
+    late = "WARNING airflow-setproctitle-shim was switched on late, by Airflow, not at interpreter start"
+    assert line.startswith(f"airflow_setproctitle_shim.airflow {late}{why}")
 
 
 @pytest.mark.slow

@@ -15,7 +15,6 @@ import pytest
 from environments import ROOT, STARTUP_FILE, SWITCH, Venv, clean_environ
 
 import airflow_setproctitle_shim as shim
-from airflow_setproctitle_shim.stderr import say
 
 STATE = """
 import json, sys
@@ -86,44 +85,27 @@ def test_an_unknown_value_is_on_and_named_once_with_what_is_accepted(
 
 
 @pytest.mark.usefixtures("mac_here")
-@pytest.mark.parametrize("platform", ["linux", "win32", "cygwin", "ios", "DARWIN"])
 def test_other_platforms_stay_off_whatever_the_variable_says(
-    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], platform: str
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(sys, "platform", platform)
-    for value in ("on", "titles", "maybe"):
+    for platform, value in (("linux", "on"), ("win32", "titles"), ("ios", "maybe")):
+        monkeypatch.setattr(sys, "platform", platform)
         monkeypatch.setenv(SWITCH, value)
         shim.startup()
     assert not shim.is_active()
     assert capfd.readouterr() == ("", "")
 
 
-STDERR = {"full": "2>/dev/full", "closed": "2>&-", "a broken pipe": ""}
-
-
-@pytest.mark.parametrize("stderr", STDERR)
+@pytest.mark.parametrize("stderr", ["2>/dev/full", "2>&-"], ids=["full", "closed"])
 def test_a_mistyped_variable_never_keeps_python_from_running(
     make_venv: Callable[..., Venv], stderr: str
 ) -> None:
-    if stderr == "full" and not os.path.exists("/dev/full"):
+    if "full" in stderr and not os.path.exists("/dev/full"):
         pytest.skip("needs /dev/full, which Linux has")
-    mac = make_venv("setproctitle")
     code = "import airflow_setproctitle_shim as shim; print(shim.is_active())"
-    reader, writer = os.pipe()
-    os.close(reader)
-    try:
-        done = subprocess.run(
-            ["sh", "-c", f'exec "$0" -c "$1" {STDERR[stderr]}', str(mac.python), code],
-            env=clean_environ(**{SWITCH: "maybe"}),
-            stdout=subprocess.PIPE,
-            stderr=writer,
-            text=True,
-            timeout=300,
-            check=False,
-        )
-    finally:
-        os.close(writer)
-    assert (done.returncode, done.stdout) == (0, "True\n")
+    command = ["sh", "-c", f'exec "$0" -c "$1" {stderr}', str(make_venv().python), code]
+    out = subprocess.check_output(command, env=clean_environ(**{SWITCH: "maybe"}), text=True)
+    assert out == "True\n"
 
 
 # --- nothing keeps Python from starting
@@ -208,11 +190,6 @@ print("ok")
     assert done.stdout == "ok\n", done.stderr
 
 
-def test_what_cannot_be_encoded_is_said_all_the_same(capfd: pytest.CaptureFixture[str]) -> None:
-    say("\udcff.py")
-    assert capfd.readouterr().err == "airflow-setproctitle-shim: \\udcff.py\n"
-
-
 # --- real environments
 
 
@@ -229,24 +206,6 @@ def test_on_linux_nothing_of_ours_is_loaded_and_setproctitle_is_native(linux: Ve
 def test_switched_off_setproctitle_is_native_in_child_processes_too(mac: Venv) -> None:
     code = "import subprocess, sys; subprocess.run([sys.executable, '-c', sys.argv[1]], check=True)"
     assert json.loads(mac.evaluate(code, STATE, **{SWITCH: "off"}))["finders"] == 0
-
-
-def test_startup_says_nothing_and_writes_nothing(fresh_venv: Venv) -> None:
-    before = sorted(fresh_venv.path.rglob("*"))
-    done = fresh_venv.run("-B", "-c", "pass")
-    assert (done.stdout, done.stderr) == ("", "")
-    assert sorted(fresh_venv.path.rglob("*")) == before
-
-
-def test_startup_loads_only_the_package_itself(mac: Venv, linux: Venv) -> None:
-    code = "import sys; print(*sorted(sys.modules))"
-    on_mac, on_linux = (set(venv.evaluate(code).split()) for venv in (mac, linux))
-    assert on_mac - on_linux == {"airflow_setproctitle_shim"}
-
-
-def test_verbose_python_says_who_serves_setproctitle(mac: Venv) -> None:
-    done = mac.run("-v", "-c", "import setproctitle")
-    assert done.stderr.count("airflow-setproctitle-shim: serves setproctitle from") == 1
 
 
 def test_the_wheel_has_this_startup_file_and_no_other(wheel: Path) -> None:
