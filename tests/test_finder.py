@@ -199,6 +199,11 @@ def test_all_works_on_after_the_files_are_gone(tmp_path: Path, early: bool, titl
     assert (done.stdout, done.stderr) == ("True\n", "")
 
 
+def test_an_import_that_comes_first_after_the_removal_is_an_importerror(fresh_venv: Venv) -> None:
+    code = "import shutil, sys; shutil.rmtree(sys.argv[1])\ntry: import setproctitle\nexcept ImportError: print('one')"
+    assert fresh_venv.evaluate(code, str(fresh_venv.site_packages / PACKAGE.name)) == "one"
+
+
 def test_a_program_that_empties_sys_path_and_sys_modules_is_served(make_venv: MakeVenv) -> None:
     """As pex does before it runs one."""
     code = """
