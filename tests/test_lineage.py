@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from environments import Venv
+from environments import Venv, write
 
 LINEAGE = "AIRFLOW_SETPROCTITLE_SHIM_LINEAGE"
 CONSTANTS = {"PIPELINE_OUTLETS": "pipeline_outlets", "PIPELINE_INLETS": "pipeline_inlets", "AUTO": "auto"}
@@ -19,56 +19,48 @@ PLUGIN = f"from airflow.lineage import {NAMES}\n"
 SHOW = f"import json; print(json.dumps(dict(zip({NAMES.split(', ')}, [{NAMES}]))))"
 
 
+def airflow(path: Path, lineage: str = "") -> str:
+    """Make a package airflow with that module lineage; return what to put on PYTHONPATH."""
+    write(path / "airflow/__init__.py", "")
+    write(path / "airflow/lineage.py", lineage)
+    return str(path)
+
+
 @pytest.fixture
 def linux(make_venv: Callable[..., Venv]) -> Venv:
     return make_venv(macos=False)
 
 
-@pytest.fixture
-def imitation(tmp_path: Path) -> Callable[[str], str]:
-    """Return a function that writes an airflow.lineage with the given source and returns what to put on the path."""
-
-    def write(source: str) -> str:
-        (tmp_path / "airflow").mkdir()
-        (tmp_path / "airflow/__init__.py").touch()
-        (tmp_path / "airflow/lineage.py").write_text(source)
-        return str(tmp_path)
-
-    return write
-
-
 def test_asked_for_the_constants_are_put_back_and_none_that_is_there_is_overridden(
-    linux: Venv, imitation: Callable[[str], str]
+    linux: Venv, tmp_path: Path
 ) -> None:
-    environ = {"PYTHONPATH": imitation("AUTO = 'theirs'"), LINEAGE: " Yes\t"}
+    environ = {"PYTHONPATH": airflow(tmp_path, "AUTO = 'theirs'"), LINEAGE: " Yes\t"}
     shown = json.loads(linux.evaluate(INITIALIZE + PLUGIN + SHOW, **environ))
     assert shown == {**CONSTANTS, "AUTO": "theirs"}
 
 
 @pytest.mark.parametrize("environ", [{}, {LINEAGE: "OFF"}], ids=repr)
 def test_unasked_the_import_fails_as_it_does_without_us(
-    linux: Venv, imitation: Callable[[str], str], environ: dict[str, str]
+    linux: Venv, tmp_path: Path, environ: dict[str, str]
 ) -> None:
-    done = linux.run("-c", INITIALIZE + PLUGIN, check=False, PYTHONPATH=imitation(""), **environ)
+    done = linux.run("-c", INITIALIZE + PLUGIN, check=False, PYTHONPATH=airflow(tmp_path), **environ)
     assert "ImportError: cannot import name 'PIPELINE_OUTLETS'" in done.stderr
     assert LINEAGE not in done.stderr
 
 
 def test_an_unknown_value_is_named_with_what_is_accepted_and_counts_as_off(
-    linux: Venv, imitation: Callable[[str], str]
+    linux: Venv, tmp_path: Path
 ) -> None:
-    environ = {"PYTHONPATH": imitation(""), LINEAGE: "maybe"}
+    environ = {"PYTHONPATH": airflow(tmp_path), LINEAGE: "maybe"}
     [line] = linux.run("-c", INITIALIZE, **environ).stderr.splitlines()
     assert f"{LINEAGE}='maybe' is not one of 1, on, true, yes, off, 0, false" in line
     assert linux.run("-c", INITIALIZE + PLUGIN, check=False, **environ).returncode == 1
 
 
-def test_a_broken_wrapt_does_not_keep_airflow_from_starting(
-    linux: Venv, imitation: Callable[[str], str]
-) -> None:
+def test_a_broken_wrapt_does_not_keep_airflow_from_starting(linux: Venv, tmp_path: Path) -> None:
     code = "import logging, sys; logging.basicConfig(); sys.modules['wrapt'] = None\n"
     code += INITIALIZE + "print('started')"
-    done = linux.run("-c", code, PYTHONPATH=imitation(""), **{LINEAGE: "1"})
+    done = linux.run("-c", code, PYTHONPATH=airflow(tmp_path), **{LINEAGE: "1"})
     assert done.stdout == "started\n"
     why = "ModuleNotFoundError: import of wrapt halted; None in sys.modules"
     assert done.stderr == f"WARNING:airflow_setproctitle_shim.lineage:{LINEAGE}=1 has no effect: {why}\n"

@@ -64,15 +64,6 @@ seen()
     assert seen_from_outside(venv, code) == [title, "child", title]
 
 
-def test_without_titles_mode_processtitle_is_never_imported(make_venv: Callable[..., Venv]) -> None:
-    code = """
-import sys, setproctitle
-setproctitle.setproctitle("title")
-assert not {"processtitle", "airflow_setproctitle_shim.titles"} & set(sys.modules)
-"""
-    make_venv().run("-c", code)
-
-
 def test_processtitle_is_prepared_once_and_to_be_safe_after_fork(
     with_processtitle: Callable[..., str],
 ) -> None:
@@ -97,9 +88,12 @@ sys.setswitchinterval(1e-6)
 barrier = threading.Barrier(8)
 def work(number):
     barrier.wait(); setproctitle(f"title {number}")
-in_threads(8)
+threads = [threading.Thread(target=work, args=(number,)) for number in range(8)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
 """,
     "a thread sets titles while children are forked": """
+os.getpid = lambda pid=os.getpid(): pid  # as for a child that got the pid of a process which has ended
 stop = threading.Event()
 def work():
     while not stop.is_set(): setproctitle("from the thread")
@@ -108,7 +102,9 @@ for number in range(100):
     pid = os.fork()
     if not pid:
         signal.alarm(30)  # what hangs dies of SIGALRM
-        setproctitle("child"); os._exit(0)
+        setproctitle("child")
+        child = threading.Thread(target=setproctitle, args=("the child's thread",)); child.start(); child.join()
+        os._exit(0)
     assert os.waitpid(pid, 0)[1] == 0, number
 stop.set(); thread.join()
 """,
@@ -120,10 +116,6 @@ def test_titles_set_at_once_block_nobody_and_the_last_is_shown(venv: Venv, how: 
     code = f"""
 import faulthandler, signal
 faulthandler.dump_traceback_later(60, exit=True)
-def in_threads(count):
-    threads = [threading.Thread(target=work, args=(number,)) for number in range(count)]
-    for thread in threads: thread.start()
-    for thread in threads: thread.join()
 {RACES[how]}
 seen(); print(ascii(getproctitle()))
 """
@@ -186,27 +178,6 @@ def set_to(title):
 """
     out = with_processtitle(source, FORKED_INSIDE_A_TITLE)
     assert out.splitlines() == ["outer", "child", "the child lives", "from the handler"]
-
-
-PID_AGAIN = """
-import os, signal, threading
-import setproctitle
-setproctitle.setproctitle("A")
-real = os.getpid()
-os.getpid = lambda: real  # as for a child that got the pid of a process which has ended
-for generation in range(3):
-    pid = os.fork()
-    if pid:
-        os._exit(os.waitpid(pid, 0)[1] != 0)
-    signal.alarm(30)
-    thread = threading.Thread(target=setproctitle.setproctitle, args=(f"thread of {generation}",), daemon=True)
-    thread.start(); thread.join(10)
-    if thread.is_alive(): os._exit(1)
-"""
-
-
-def test_threads_of_a_child_with_a_used_pid_set_titles(venv: Venv) -> None:
-    venv.run("-c", PID_AGAIN, **TITLES)
 
 
 AT_ANY_LINE = """
