@@ -180,6 +180,27 @@ def set_to(title):
     assert out.splitlines() == ["outer", "child", "the child lives", "from the handler"]
 
 
+PID_AGAIN = """
+import os, signal, threading
+import setproctitle
+setproctitle.setproctitle("A")
+real = os.getpid()
+os.getpid = lambda: real  # as for a child that got the pid of a process which has ended
+for generation in range(3):
+    pid = os.fork()
+    if pid:
+        os._exit(os.waitpid(pid, 0)[1] != 0)
+    signal.alarm(30)
+    thread = threading.Thread(target=setproctitle.setproctitle, args=(f"thread of {generation}",), daemon=True)
+    thread.start(); thread.join(10)
+    if thread.is_alive(): os._exit(1)
+"""
+
+
+def test_threads_of_a_child_with_a_used_pid_set_titles(venv: Venv) -> None:
+    venv.run("-c", PID_AGAIN, **TITLES)
+
+
 AT_ANY_LINE = """
 import sys, warnings
 warnings.simplefilter("error")
