@@ -38,7 +38,9 @@ def tests_pypy(session: nox.Session) -> None:
 def slow(session: nox.Session) -> None:
     """Real systems: Airflow, Celery, installers, scanners. As root, with PostgreSQL, Redis and strace."""
     install(session, "slow", "macos-code")
-    session.run("pytest", "-m", "slow", *session.posargs)
+    # Tests use uv as users do, outside of this session's environment.
+    ours = {"UV_PROJECT_ENVIRONMENT": None, "UV_PYTHON": None, "VIRTUAL_ENV": None}
+    session.run("pytest", "-m", "slow", *session.posargs, env=ours)
 
 
 @nox.session
