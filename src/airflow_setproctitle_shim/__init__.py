@@ -111,19 +111,20 @@ class Finder:
     def __reduce__(self) -> str:
         return "finder"  # Copies of sys.meta_path hold this very object.
 
-    def find_spec(self, name: str, path: object = None, target: object = None) -> object:
+    @staticmethod  # A method would be bound at every import of anything.
+    def find_spec(name: str, path: object = None, target: object = None) -> object:
         """Return the replacement's spec for setproctitle and its C module, None for any other name."""
         if name != "setproctitle" and name != "setproctitle._setproctitle":
             return None
         if target is not None and not is_ours(target):
             return None  # The native module is reloaded, over functions that are neutralised already.
-        loader = _importlib.SourceFileLoader(name, self.origin)
+        loader = _importlib.SourceFileLoader(name, finder.origin)
         try:
-            loader.path_stats(self.origin)
+            loader.path_stats(finder.origin)
         except OSError:  # in an archive or a packaged program, or uninstalled since
-            loader = self
+            loader = finder
         spec = _importlib.spec_from_file_location(
-            name, self.origin, loader=loader, submodule_search_locations=None
+            name, finder.origin, loader=loader, submodule_search_locations=None
         )
         if name == "setproctitle":
             spec.submodule_search_locations = []  # Nobody finds native files through it.
