@@ -117,10 +117,6 @@ def put_elsewhere(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 REASONS: dict[str, tuple[Callable[[Path, pytest.MonkeyPatch], object], str]] = {
     "missing": (lambda file, _: file.unlink(), "--force-reinstall --no-deps airflow-setproctitle-shim"),
-    "does not switch": (
-        lambda file, _: file.write_text("# import airflow_setproctitle_shim as s; s.startup()\n"),
-        "--force-reinstall",
-    ),
     "hides": (hide, "chflags -R nohidden"),
     "lies where": (put_elsewhere, "sitecustomize > '"),
     "": (lambda _, __: None, ""),

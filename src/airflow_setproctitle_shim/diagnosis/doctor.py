@@ -21,8 +21,9 @@ def diagnose(named: list[str]) -> dict[str, Any]:
     """Return what `doctor --json` prints, of the files and directories named ("-": standard input), or else of
     the places where macOS and Airflow write."""
     shim, found = status(), Found()
-    missing, not_read, looked_at = list[str](), dict[str, str](), Counter[str]()
-    for path in _files(named or _places(), missing, not_read):
+    not_read, looked_at = dict[str, str](), Counter[str]()
+    places = named or _places()
+    for path in _files(places, not_read):
         its = Found()
         try:
             with sys.stdin.buffer if path == "-" else open(path, "rb") as file:
@@ -37,12 +38,11 @@ def diagnose(named: list[str]) -> dict[str, Any]:
     since = -math.inf if named else signs.earliest(shim["installed"])
     told = [_told(cause, *found[cause.name], since) for cause in causes.ALL if cause.name in found]
     deaths = [row for row in told if row["cause"] != causes.API.name]
-    here = {key: shim[key] for key in ("ok", "on", "says", "fix", "installed")}
     return {
-        "ok": shim["ok"] and not any(death["attention"] for death in deaths), "shim": here,
+        "ok": shim["ok"] and not any(death["attention"] for death in deaths), "shim": shim,
         "deaths": deaths, "notes": [row for row in told if row not in deaths],
         "advice": [causes.FAULTHANDLER, SAVE] if looked_at["log"] and not deaths else [],
-        "looked_at": looked_at, "missing": missing,
+        "looked_at": looked_at, "missing": [path for path in places if path != "-" and not os.path.exists(path)],
         "not_read": [{"path": path, "why": why} for path, why in not_read.items()],
     }  # fmt: skip
 
@@ -67,24 +67,21 @@ def _places() -> list[str]:
     return [*reports, os.path.join(home, "logs"), *sorted(logs)]
 
 
-def _files(places: list[str], missing: list[str], not_read: dict[str, str]) -> Iterator[str]:
-    """Yield the files in the places; note places that are missing, and directories that cannot be read."""
+def _files(places: list[str], not_read: dict[str, str]) -> Iterator[str]:
+    """Yield the files in the places that are there; note directories that cannot be read."""
 
     def note(error: OSError) -> None:
-        path = os.fsdecode(error.filename)  # PyPy's scandir() gives bytes.
-        if path not in places or os.path.isdir(path):
-            not_read[path] = str(error.strerror)
+        not_read[os.fsdecode(error.filename)] = str(error.strerror)  # PyPy's scandir() gives bytes.
 
     for place in places:
-        if place == "-" or os.path.exists(place) and not os.path.isdir(place):
+        if os.path.isdir(place):
+            for directory, _, names in os.walk(place, onerror=note):
+                # macOS keeps reports of much else beside those of crashes.
+                ends = (".ips", ".crash") if "DiagnosticReports" in directory else ("",)
+                files = (os.path.join(directory, name) for name in sorted(names) if name.endswith(ends))
+                yield from filter(os.path.isfile, files)
+        elif place == "-" or os.path.exists(place):
             yield place
-        elif not os.path.exists(place):
-            missing.append(place)
-        for directory, _, names in os.walk(place, onerror=note):
-            # macOS keeps reports of much else beside those of crashes.
-            ends = (".ips", ".crash") if "DiagnosticReports" in directory else ("",)
-            files = (os.path.join(directory, name) for name in sorted(names) if name.endswith(ends))
-            yield from filter(os.path.isfile, files)
 
 
 def _signs(file: BinaryIO, head: bytes, place: str, looked_at: Counter[str]) -> Iterator[signs.Sign]:

@@ -50,8 +50,7 @@ def of_report(report: dict[str, Any]) -> list[str]:
     looked_at = ", ".join(f"{number} {_plural(kind, number)}" for kind, number in report["looked_at"].items())
     lines += _wrapped(f"looked at   {looked_at or 'nothing'}", 12)
     lines += [f"no such     {path}" for path in report["missing"]]
-    unread = [f"not read    {file['path']}: {file['why']}" for file in report["not_read"]]
-    lines += [*unread[:3], *[f"            and {len(unread) - 3} more: see --json"][: len(unread) > 3]]
+    lines += [f"not read    {file['path']}: {file['why']}" for file in report["not_read"]]
     return [line.replace(f" {os.path.expanduser('~')}{os.sep}", f" ~{os.sep}") for line in lines]
 
 

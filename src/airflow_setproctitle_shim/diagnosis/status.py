@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import shlex
 import stat
 import sys
@@ -11,8 +10,6 @@ from typing import Any
 
 from .. import OFF, REPLACEMENT, VARIABLE, __version__, finder, is_active, setting
 from . import packages as pkg
-
-CALL = re.compile(rb"(?m)^import .*airflow_setproctitle_shim.*startup\(\)")
 
 
 def why_skipped() -> tuple[str, str]:
@@ -29,15 +26,11 @@ def why_skipped() -> tuple[str, str]:
     unhide = f"chflags -R nohidden {shlex.quote(sys.prefix)}\nmacOS may hide it again. What lasts: {lasting}"
     there = path.exists()
     hidden = there and getattr(path.lstat(), "st_flags", 0) & stat.UF_HIDDEN  # python/cpython #113659
-    silent = there and not CALL.search(path.read_bytes())
     reasons = (
         (sys.flags.no_site, "Python was started with -S", "start Python without -S"),
-        # PEP 829
-        (sys.version_info >= (3, 18), "this Python ignores the startup file", pkg.install(how="--upgrade")),
         (not there, "the startup file is missing", pkg.install()),
         (hidden, "macOS hides the startup file, and Python skips hidden ones", unhide),
         (not is_read, "the startup file lies where Python does not look for one", lasting),
-        (silent, "the startup file does not switch the shim on", pkg.install()),
     )
     return next(((why, fix) for so, why, fix in reasons if so), ("", ""))
 
@@ -83,4 +76,4 @@ def _verdict(protects: list[str], runs: str) -> tuple[bool, str, str]:
         return True, f"OFF: {VARIABLE} is {os.environ[VARIABLE]!r}. {crash}", f"unset {VARIABLE}"
     why, fix = why_skipped()
     trace = f"{pkg.PYTHON} -v -c pass 2>&1 | grep -i -e shim -e pth"
-    return False, f"OFF: {why or 'something switched the shim off again'}. {crash}", fix or trace
+    return False, f"OFF: {why or 'no reason was found'}. {crash}", fix or trace
