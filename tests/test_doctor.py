@@ -364,3 +364,6 @@ def test_the_default_places_are_macoss_and_airflows(
     told = Doctor(capsys)
     assert told.counts == {"_scproxy": 2, "unknown": 4}
     assert told.data["looked_at"] == {"crash report": 2, "log": 4}
+    # Who names files is told of the places.
+    assert doctor.REPORTS not in told.deaths["unknown"]["advice"]
+    assert doctor.REPORTS in Doctor(capsys, airflow_home / "a.err").deaths["unknown"]["advice"]

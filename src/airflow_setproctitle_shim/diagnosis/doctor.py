@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import glob
-import math
 import os
 import sys
 from collections import Counter
@@ -13,7 +12,8 @@ from typing import Any, BinaryIO
 from . import causes, crash_reports, signs
 from .status import status
 
-SAVE = "Start it again, and save what it prints: `airflow standalone > standalone.log 2>&1`."
+SAVE = "airflow standalone > standalone.log 2>&1\nStart it again like this, or as you do, and save what it prints."
+REPORTS = "Run `doctor` without a PATH, too: it reads macOS's own reports of deaths, which tell more."
 Found = dict[str, tuple[int, signs.Sign]]  # how many signs of each cause, and the last one
 
 
@@ -35,26 +35,27 @@ def diagnose(named: list[str]) -> dict[str, Any]:
         for cause, (count, last) in its.items():
             before, known = found.get(cause, (0, last))
             found[cause] = before + count, max(known, last, key=lambda sign: signs.earliest(sign.time))
-    since = -math.inf if named else signs.earliest(shim["installed"])
+    since = None if named else signs.earliest(shim["installed"])
     told = [_told(cause, *found[cause.name], since) for cause in causes.ALL if cause.name in found]
     deaths = [row for row in told if row["cause"] != causes.API.name]
     return {
         "ok": shim["ok"] and not any(death["attention"] for death in deaths), "shim": shim,
         "deaths": deaths, "notes": [row for row in told if row not in deaths],
-        "advice": [causes.FAULTHANDLER, SAVE] if looked_at["log"] and not deaths else [],
+        "advice": [] if deaths else [causes.FAULTHANDLER, SAVE, *[REPORTS][: len(named)]],
         "looked_at": looked_at, "missing": [path for path in places if path != "-" and not os.path.exists(path)],
         "not_read": [{"path": path, "why": why} for path, why in not_read.items()],
     }  # fmt: skip
 
 
-def _told(cause: causes.Cause, count: int, last: signs.Sign, since: float) -> dict[str, Any]:
-    """Return what is to be said of one cause; `since`: when a death was that the shim may have prevented."""
+def _told(cause: causes.Cause, count: int, last: signs.Sign, since: float | None) -> dict[str, Any]:
+    """Return what is to be said of one cause; `since`: when deaths begin to need attention, None if they all do."""
     name, _, value = cause.variable.partition("=")
     attention = cause in causes.CAUSES and not (value and os.environ.get(name) == value)
     if cause.prevented is not False:
-        attention = signs.earliest(last.time) > since or since == -math.inf
+        attention = since is None or signs.earliest(last.time) > since
+    advice = [REPORTS, *cause.helps] if since is None and cause is causes.UNKNOWN else [*cause.helps]
     return {
-        "cause": cause.name, "prevented": cause.prevented, "says": cause.says, "advice": list(cause.helps),
+        "cause": cause.name, "prevented": cause.prevented, "says": cause.says, "advice": advice,
         "source": cause.source, "attention": attention, "count": count,
         "last": {"place": last.place, "time": last.time, "quote": last.quote},
     }  # fmt: skip

@@ -42,8 +42,7 @@ def of_report(report: dict[str, Any]) -> list[str]:
     shim, deaths = report["shim"], report["deaths"]
     lines = [*_wrapped(shim["says"]), *_rows("fix", [shim["fix"]]), ""]
     if not deaths:
-        more = " Not every program logs it." * bool(report["advice"])
-        lines.append(f"No sign that a process was killed.{more}")
+        lines.append("No sign that a process was killed. Not every program logs it.")
         lines += [*_rows("try", report["advice"]), ""]
     for death in [*deaths, *report["notes"]]:
         lines += [*_of_death(death, death not in deaths[:1], shim["installed"]), ""]
@@ -61,9 +60,9 @@ def _of_death(death: dict[str, Any], beside_known: bool, installed: str) -> list
     if death["cause"] == "unknown":
         says = f"{signs} that a process died, but not why."
         if beside_known:
-            says, advice = f"{says} They may tell of the deaths above, too.", []
+            says, advice = f"{says} This may be about the deaths above, too.", []
     lines = [*_wrapped(says), *_rows("try" if len(advice) > 3 else "fix", advice)]
-    lines.append(f"  last  {last['time']}  {last['place']}")
+    lines.append("  ".join(filter(None, ["  last", last["time"], last["place"]])))
     if death["prevented"] is not False:  # Then it matters which came first.
         lines.append(f"  shim  installed {installed}")
     quote = textwrap.wrap(last["quote"], WIDTH - 10, max_lines=3, placeholder=" ...")
