@@ -34,9 +34,10 @@ TIME = re.compile(
     rb"(20\d\d)[-/](\d\d)[-/](\d\d)[T ,]{1,2}(\d\d):(\d\d)(?::(\d\d))?(?:[.,]\d+)?(?: ?(Z\b|UTC|GMT|[+-]\d\d:?\d\d\b))?"
 )
 ANSI = re.compile(r"\x1b\[[\d;]*m")
-# What stands in a dump, in plain lines, behind a program's name, or in JSON.
+# What stands in a dump of faulthandler, in plain lines, behind a program's name, or in JSON; or in one of lldb.
 DUMP = re.compile(
-    rb"(?P<thread>Thread|Current thread|Stack)\b[^\n]{0,99}?most recent call first|(?P<end>Fatal Python|Extension mod)"
+    rb"(?P<thread>Thread|Current thread|Stack)\b[^\n]{0,99}?most recent call first"
+    rb"|(?P<end>Fatal Python|Extension mod|Process \d+ stopped|\n  thread #)|frame #\d+: 0x\w+ ([^\s`]+)`([^\s(+]+)"
     rb'|File \\*"(?P<python>[^"\n]+?)\\*", line [\d?]+,? in ([^\s"\\]+)|Binary file \\*"[^"\n]*?([^"/\n]+?)\\*", at ([^\s+"\\]+)'
 )
 
@@ -100,7 +101,7 @@ def _cause(block: bytes, begin: int, start: int) -> str:
     if OWN.match(block, begin):
         return ""
     kind = KINDS.get(block[start : start + 4], causes.UNKNOWN.name)
-    if kind == "dump":
+    if kind == "dump" or b"stop reason = " in block[begin:start]:
         return _of_dump(block, start)
     word = block[max(begin, start - 200) : start].rpartition(b" ")[2].rpartition(b'"')[2]
     return "" if b"?" in word or b"&" in word or b"://" in word else kind
