@@ -170,16 +170,16 @@ def logged(tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str) -> Doc
 @pytest.mark.parametrize(
     ("name", "counts", "line"),
     [
-        ("airflow-2.10.5", {"unknown": 774}, 1182),
-        ("airflow-3.0.2-no-faulthandler", {}, 0),
-        ("long-dumps", {"setproctitle": 5}, 94),
-        ("lldb", {"objective-c": 2, "_scproxy": 1}, None),
+        ("logs/airflow-2.10.5", {"unknown": 774}, 1182),
+        ("logs/airflow-3.0.2-no-faulthandler", {}, 0),
+        ("logs/long-dumps", {"setproctitle": 5}, 94),
+        ("lines/lldb", {"objective-c": 2, "_scproxy": 1}, None),
     ],
 )
 def test_real_logs_are_counted_and_the_last_line_is_quoted_with_its_place(
     name: str, counts: dict[str, int], line: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    log = DATA / f"logs/{name}.log"
+    log = DATA / f"{name}.log"
     told = Doctor(capsys, log)
     assert told.counts == counts
     for death in told.data["deaths"]:

@@ -90,9 +90,9 @@ def of_report(lines: str, cut_off: bool = False) -> tuple[Cause, str]:
 
 
 @functools.lru_cache(maxsize=1000)
-def of_dump(frames: tuple[str, ...]) -> Cause:
-    """Return the cause that a dump's frames ("file function", innermost first) tell."""
+def of_dump(frames: tuple[str, ...], native: str) -> Cause:
+    """Return the cause that a dump tells: Python's frames ("file function", innermost first), or else native ones."""
     if frames and CALLERS.search(frames[0]):
         return CAUSES[0]
     known = (cause for frame in frames for cause in CAUSES if re.search(cause.python, frame))
-    return next(known, UNKNOWN)
+    return next(known, None) or of_report(native)[0]

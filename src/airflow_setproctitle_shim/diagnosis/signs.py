@@ -118,5 +118,4 @@ def _of_dump(block: bytes, start: int) -> str:
         elif current:
             told = b" ".join(part for part in line.groups()[2:] if part).decode(errors="replace")
             (frames if line["python"] else native).append(told)
-    cause = causes.of_dump(tuple(frames))
-    return (causes.of_report("\n".join(native))[0] if cause is causes.UNKNOWN else cause).name
+    return causes.of_dump(tuple(frames), "\n".join(native)).name
