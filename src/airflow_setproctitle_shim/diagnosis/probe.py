@@ -65,7 +65,7 @@ def _run(value: str, children: int, simulate: bool) -> dict[str, Any]:
         done = subprocess.run(
             [sys.executable, "-W", "ignore", "-m", f"{__package__}.probe", given], cwd=os.sep, check=False,
             env={**os.environ, VARIABLE: value, "PYTHONPATH": pythonpath},
-            stdin=subprocess.DEVNULL, capture_output=True, timeout=2 * SECONDS + children,
+            stdin=subprocess.DEVNULL, capture_output=True, timeout=2 * SECONDS + 5 * children,
         )  # fmt: skip
     except subprocess.TimeoutExpired:
         raise ChildProcessError("the program that forks the workers hung") from None
