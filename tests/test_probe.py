@@ -65,7 +65,11 @@ def test_off_in_the_environment_is_said(
 
 
 @NEEDS_3_10
-def test_titles_are_shown_by_ps(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+def test_titles_are_shown_by_ps_whatever_startup_files_print(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    write(tmp_path / "sitecustomize.py", "print('hello')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     monkeypatch.setenv(SWITCH, "titles")
     status, data, text = probe(capfd, "-n", "22")
     assert status == 0

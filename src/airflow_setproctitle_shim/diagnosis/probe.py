@@ -74,7 +74,7 @@ def _run(value: str, children: int, simulate: bool) -> dict[str, Any]:
         raise ChildProcessError(f"the program that forks the workers failed: {stderr or done.returncode}")
     *lines, last = map(str.strip, done.stdout.decode(errors="replace").splitlines())
     run = json.loads(last)
-    ps = lines[-children:] if value == "titles" else []  # Startup files may print, too.
+    ps = lines[-children:] if value == "titles" else []
     killed = sum(count for end, count in run["ends"].items() if end.startswith("SIG"))
     return {"children": children, "killed": killed, **run, "ps": ps, "stderr": stderr}
 
@@ -92,6 +92,7 @@ def _main(children: int, seconds: int, titles: bool, simulate: bool) -> None:
 
     for _ in range(3):  # Real programs have threads.
         threading.Thread(target=threading.Event().wait, daemon=True).start()
+    sys.stdout.flush()  # what startup files print
     ends = Counter[str]()
     for number in range(1, children + 1):
         ends[_fork(f"probe: worker {number}", seconds, titles)] += 1
