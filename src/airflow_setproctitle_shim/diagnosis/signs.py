@@ -21,7 +21,7 @@ DEATH = re.compile(
     rb"|FORKED_AND_YOU|ked and you cannot use|Invalid auth tok|/execution/[^\n]{0,300}?\b40[13] "
     rb"|Unauthorized' for url '[^']*/execution/|Forbidden' for url '[^']*/execution/"
     rb"|SEGV\b|SIGBUS\b|SIGABRT\b|EXC_BAD_ACCESS|gment(?i:ation fault\b)|GMENTATION FAULT\b|gfault(?<=segfault)"
-    rb"|Bus [eE]rror\b|bus error\b|bort trap\b|bort\b(?<=sh: abort)|gnal%s|GNAL%s|xit(?:ed)?[ _]?(?:with|status)?%s"
+    rb"|Bus [eE]rror\b|bus error\b|bort trap\b|bort(?:\b(?<=sh: abort)| (?<=\d abort ) )|gnal%s|GNAL%s|xit(?:ed)?[ _]?(?:with|status)?%s"
     rb"|de(?<!rror code)(?i:(?<=\Wcode)|(?<=_code)|(?<=exitcode)|(?<=returncode))(?:%s|%s)"
     rb"|d returned(?<=waitpid returned)%s).*"
     % (*[NUMBER % b"11|10|6"] * 2, CODES, CODES, NUMBER % b"11", NUMBER % b"11|10|6|134|138|139")
