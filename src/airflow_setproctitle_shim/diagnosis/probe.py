@@ -61,9 +61,9 @@ def _run(value: str, children: int, simulate: bool) -> dict[str, Any]:
     paths = [stand_in] * simulate + os.environ.get("PYTHONPATH", "").split(os.pathsep)
     pythonpath = os.pathsep.join(os.path.abspath(path) for path in paths if path)
     try:
-        # Modules in the working directory are not found, as a program's users' are not.
+        # Workers end without a flush, so -u; and modules in the working directory must not be found, so cwd.
         done = subprocess.run(
-            [sys.executable, "-W", "ignore", "-m", f"{__package__}.probe", given], cwd=os.sep, check=False,
+            [sys.executable, "-u", "-W", "ignore", "-m", f"{__package__}.probe", given], cwd=os.sep, check=False,
             env={**os.environ, VARIABLE: value, "PYTHONPATH": pythonpath},
             stdin=subprocess.DEVNULL, capture_output=True, timeout=2 * SECONDS + 5 * children,
         )  # fmt: skip
@@ -92,7 +92,6 @@ def _main(children: int, seconds: int, titles: bool, simulate: bool) -> None:
 
     for _ in range(3):  # Real programs have threads.
         threading.Thread(target=threading.Event().wait, daemon=True).start()
-    sys.stdout.flush()  # what startup files print
     ends = Counter[str]()
     for number in range(1, children + 1):
         ends[_fork(f"probe: worker {number}", seconds, titles)] += 1
