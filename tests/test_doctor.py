@@ -119,6 +119,8 @@ FORMS: dict[str, Callable[[Path], str]] = {
         as_text(ips, "new") + "\n-----------\nFull Report\n-----------\n\n" + ips.read_text()
     ),
     "in Markdown": lambda ips: f"It crashed:\n\n```{as_text(ips, 'new').lstrip('-').lstrip()}```\nWhy?\n",
+    "with a web page's blanks": lambda ips: as_text(ips, "new").replace("  ", "\xa0 "),
+    "of PyPy": lambda ips: ips.read_text().replace("ython", "yPy"),
     "in an e-mail": lambda ips: "".join(f"> {line}\r\n" for line in as_text(ips, "old").splitlines()),
 }
 
@@ -235,6 +237,7 @@ FRAMES = {
         f'  File "{SITE}/setproctitle/__init__.py", line 57 in <module>\n  File "a.py", line 1 in f',
         f'  File "{SITE}/rq/worker.py", line 400 in procline\n  File "{SITE}/rq/worker.py", line 9 in work',
         f'  File "{SITE}/airflow/executors/local_executor.py", line 70 in _run_worker',
+        f'  File "{SITE}/django_q/worker.py", line 54 in worker',
     ],
     "_scproxy": [
         '  File "/x/urllib/", line 2631 in proxy_bypass_macosx_sysconf\n  File "/x/requests/", line 8 in get',
@@ -296,13 +299,16 @@ def test_what_doctor_prints_is_no_sign(tmp_path: Path, capsys: pytest.CaptureFix
     assert len(told.counts) > 5
     for text in (told.text, json.dumps(told.data, indent=2), told.text.replace("\n", "\n> ")):
         assert logged(tmp_path, capsys, text).counts == {}
+    assert logged(tmp_path, capsys, f" | {DEATHS[0]}\n").counts == {"unknown": 1}  # another program's bar
 
 
 def test_that_airflows_api_refused_workers_is_a_note_and_no_death(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    told = logged(tmp_path, capsys, '"PATCH /execution/task-instances/0193/run HTTP/1.1" 401 Unauthorized\n')
-    assert told.status == 0 and not told.counts and "AIRFLOW__API_AUTH__JWT_SECRET" in told.text
+    for address in ("", "http://localhost:8080"):  # the server's line, and the worker's
+        line = f'"PATCH {address}/execution/task-instances/0193/run HTTP/1.1" 401 Unauthorized\n'
+        told = logged(tmp_path, capsys, line)
+        assert told.status == 0 and not told.counts and "AIRFLOW__API_AUTH__JWT_SECRET" in told.text
 
 
 def test_what_cannot_be_read_is_named_and_the_rest_is_told(

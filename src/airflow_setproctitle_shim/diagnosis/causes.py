@@ -40,7 +40,7 @@ CAUSES = (
           (RESTART, STATUS), "https://github.com/dvarrazzo/py-setproctitle/issues/113", prevented=True,
           native=r"(?m)^_setproctitle\.|\bdarwin_set_process_title\b|"
           r"\b_LS(ApplicationCheckIn|SetApplicationInformationItem)\b(?=[\s\S]*(on child side of|process) fork)",
-          python=r"\bsetproctitle/__init__\.py |(^| )\w*(setproctitle|set_(mp_)?process_title|procline)$"),
+          python=r"\bsetproctitle/__init__\.py |(^| )\w*(proctitle|set_(mp_)?process_title|procline)$"),
     Cause("_scproxy", f"Python asked macOS for its proxies after fork. {NOT_ALONE}",
           (NO_PROXY, RESTART), "https://github.com/python/cpython/issues/58037", variable="NO_PROXY=*",
           native=r"(?m)^_scproxy\.|\bSCDynamicStoreCopyProxies|\bCFNetworkCopySystemProxySettings",
@@ -72,12 +72,12 @@ API = Cause("execution-api", "Airflow's API refused workers (401). No process di
             (ONE_KEY,), "https://github.com/apache/airflow/issues/49871")
 # fmt: on
 ALL = (*CAUSES, UNKNOWN, NOT_FORK, API)
-# Functions that call setproctitle's C function themselves. Nothing of that shows in Python's frames, so they are
-# the innermost.
+# Functions that call setproctitle's C function themselves, where they are the innermost: C shows no frame.
 CALLERS = re.compile(
-    r"/(gunicorn|airflow|distributed|xdist|granian)/.*\.py (_setproctitle|init_process|_run_worker|_?execute_work\w*"
-    r"|_run_processor_manager|_?run_file_processor|_handle_dag_file_processing|_start_by_fork|serve_logs|startup|\w*fork\w*)$"
-    r"|/(local_executor|gunicorn_config|api_server_command|base_executor|distributed/proctitle|xdist/remote)\.py \w+$"
+    r"/(gunicorn|airflow|distributed|xdist|granian)/.*\.py (init_process|_run_worker|_?execute_work\w*|startup"
+    r"|_run_processor_manager|_?run_file_processor|_handle_dag_file_processing|serve_logs|\w*fork\w*)$"
+    r"|/(distributed/proctitle|local_executor|gunicorn_config|api_server_command|base_executor|xdist/remote"
+    r"|mutmut/__main__|django_q/\w+)\.py \w+$"
 )
 
 

@@ -12,17 +12,17 @@ from . import causes
 from .signs import Sign
 
 LARGEST = 2**26  # bytes; no crash report is larger
-# Apple, "Interpreting the JSON format of a crash report" (a line of JSON and a JSON body), and "Examining the
-# fields in a crash report". People quote it by `>`, or in Markdown's fences.
+# Apple: "Interpreting the JSON format of a crash report", "Examining the fields in a crash report"; quoted, too.
 REPORT = re.compile(
-    r'(?m)^[ \t>`]*(?:\{.{0,2000}?"bug_type"|"(?:faultingThread|procName|usedImages)"\s*:|Process: +\S.*\[\d+\]\s*$'
-    r"|Thread \d+.{0,80} Crashed\b|Exception Type: +EXC_)"
+    r'(?m)^[ \t\xa0>`]*(?:\{.{0,2000}?"bug_type"|"(?:faultingThread|procName|usedImages)"\s*:|Process:[ \xa0]+\S.*\[\d+\]\s*$'
+    r"|Exception Type:[ \xa0]+EXC_|(?:Crashed Thread|Termination Reason|Application Specific Information):"
+    r"|Thread \d+.{0,80} Crashed\b|\d+ +\S.{0,99}?[ \t]0x[0-9a-f]{7,} \S.* \+ \d+[ \t\r]*$)"
 )
 CRASHED = re.compile(r"(?m)^Thread \d+.* Crashed\b.*\n((?:\d+ .*(?:\n|\Z))*)")
 FRAME = re.compile(r"(?m)^\d+ +(\S.*?) +0x[0-9a-f]+ (.*?)( \+ \d+.*)?$")
 FIELD = re.compile(r"(?m)^(Process|Path|Date/Time): +(.*?)(?: \[\d+\])?$")
 FORKED = re.compile(r"on child side of fork|multi-threaded process forked|when fork\(\) was called")
-PYTHON = re.compile(r"(?i)python[^/]*$|^(.*/)?(airflow|gunicorn|celery|uwsgi)$")
+PYTHON = re.compile(r"(?i)py(thon|py)[^/]*$|^(.*/)?(airflow|gunicorn|celery|uwsgi)$")
 VALUE = r'"(?:%s)"\s*:\s*"([^"]*)"'
 
 
@@ -39,7 +39,7 @@ class Crash(NamedTuple):
 
 def read_report(text: str, place: str) -> Iterator[Sign]:
     """Yield a sign for each crash report of Python. Raises ValueError at the end if one is cut off."""
-    text = "\n" + re.sub(r"(?m)^[ >`]+|[ \r]+$", "", text.replace("\t", " "))
+    text = "\n" + re.sub(r"(?m)^[ >`]+|[ \r]+$", "", text.translate({9: " ", 160: " "}))
     text, _, body = text.partition("\n{")
     parts = [_of_text(part) for part in re.split(r"(?m)^(?=Process: )", text) if REPORT.search(part)]
     bodies = [_of_json("{" + body)] if body else []
@@ -50,6 +50,8 @@ def read_report(text: str, place: str) -> Iterator[Sign]:
         # A text without frames has the system's notes, which people copy first.
         cut_off = not crash.whole and (bool(crash.frames) or crash in bodies)
         cause, told = causes.of_report(lines, cut_off)
+        if cause is causes.UNKNOWN and crash in parts:
+            cause, told = causes.of_report(crash.notes)
         if not crash.forked and not cause.prevented:
             cause, told = causes.NOT_FORK, ""
         yield Sign(cause.name, place, crash.time, told or next(iter(crash.frames), ""))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import io
 import os
 import sys
 from collections import Counter
@@ -87,14 +88,16 @@ def _files(places: list[str], not_read: dict[str, str]) -> Iterator[str]:
 
 def _signs(file: BinaryIO, head: bytes, place: str, looked_at: Counter[str]) -> Iterator[signs.Sign]:
     """Yield the signs in a file by what it holds, and count it."""
-    if not crash_reports.REPORT.search(head.decode("utf-8-sig", "replace")):
+    if not (report := crash_reports.REPORT.search(head.decode("utf-8-sig", "replace"))):
         looked_at["log"] += 1
         yield from signs.read_log(file, head, place)
         return
-    kind = "report of another program"
+    kind = "non-Python report"
     try:
         text = (head + file.read(crash_reports.LARGEST)).decode("utf-8-sig", "replace")
+        above = io.BytesIO(text[: report.start()].encode())
         for sign in crash_reports.read_report(text, place):
+            yield from signs.read_log(above, b"", place)
             kind = "crash report"
             yield sign
     finally:

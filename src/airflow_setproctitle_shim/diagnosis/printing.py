@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import textwrap
 from typing import Any
 
@@ -46,7 +45,7 @@ def of_report(report: dict[str, Any]) -> list[str]:
         lines += [*_rows("try", report["advice"]), ""]
     for death in [*deaths, *report["notes"]]:
         lines += [*_of_death(death, death not in deaths[:1], shim["installed"]), ""]
-    looked_at = ", ".join(f"{number} {_plural(kind, number)}" for kind, number in report["looked_at"].items())
+    looked_at = ", ".join(f"{n} {kind}{'s' * (n > 1)}" for kind, n in report["looked_at"].items())
     lines += _wrapped(f"looked at   {looked_at or 'nothing'}", 12)
     lines += [f"no such     {path}" for path in report["missing"]]
     lines += [f"not read    {file['path']}: {file['why']}" for file in report["not_read"]]
@@ -54,7 +53,7 @@ def of_report(report: dict[str, Any]) -> list[str]:
 
 
 def _of_death(death: dict[str, Any], beside_known: bool, installed: str) -> list[str]:
-    signs, last = f"{death['count']} {_plural('sign', death['count'])}", death["last"]
+    signs, last = f"{death['count']} sign{'s' * (death['count'] > 1)}", death["last"]
     advice = death["advice"]
     says = f"{signs} of {death['cause']}: {death['says']}"
     if death["cause"] == "unknown":
@@ -84,7 +83,3 @@ def _rows(label: str, pieces: list[str]) -> list[str]:
         lines += _wrapped(row, 8) if line.endswith(".") else [row]
         lines += _wrapped(f"          {word}", 10) if word else []
     return lines
-
-
-def _plural(kind: str, number: int) -> str:
-    return kind if number == 1 else re.sub(r"^(crash report|\w+)", r"\1s", kind)

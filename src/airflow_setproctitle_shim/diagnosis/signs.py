@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import collections
 import datetime
-import math
 import re
 from collections.abc import Iterator
 from typing import BinaryIO, NamedTuple
@@ -12,24 +11,25 @@ from typing import BinaryIO, NamedTuple
 from . import causes
 
 BLOCK, AHEAD = 2**20, 2**16  # bytes; a dump is shorter than AHEAD
-NUMBER = rb"[\"']?[ \t:=(\[]{1,4}[\"'<]?(?:%s)(?![\w%%]|[.:,/-]\d)"
+NUMBER = rb"[\"']?(?: was| is)?[ \t:=(\[]{1,5}[\"'<]?(?:%s)(?![\w%%]|[.:,/-]\d)"
 CODES = NUMBER % rb"-11|-10|-6|134|138|139"
-# One line that names a death. Each alternative begins with a fixed letter that is not frequent, which makes `re`
-# fast, and is known by its first four.
+# A line that names a death. Each alternative begins with a rare letter, for speed; its first four tell its kind.
 DEATH = re.compile(
-    rb"(?:Python error: (?:Segmentation fault|Bus error|Aborted)|k\(\) was called(?<=fork\(\) was called)"
-    rb"|FORKED_AND_YOU|ked and you cannot use|Invalid auth tok|/execution/[^\n]{0,300}?\b40[13] "
-    rb"|Unauthorized' for url '[^']*/execution/|Forbidden' for url '[^']*/execution/"
-    rb"|SEGV\b|SIGBUS\b|SIGABRT\b|EXC_BAD_ACCESS|gment(?i:ation fault\b)|GMENTATION FAULT\b|gfault(?<=segfault)"
-    rb"|Bus [eE]rror\b|bus error\b|bort trap\b|bort(?:\b(?<=sh: abort)| (?<=\d abort ) )|gnal%s|GNAL%s|xit(?:ed)?[ _]?(?:with|status)?%s"
-    rb"|de(?<!rror code)(?i:(?<=\Wcode)|(?<=_code)|(?<=exitcode)|(?<=returncode))(?:%s|%s)"
-    rb"|d returned(?<=waitpid returned)%s).*"
+    rb"(?:Python error: (?:Segmentation fault|Bus error|Aborted)|FORKED_AND_YOU|Invalid auth tok"
+    rb"|k(?:\(\) was called(?<=fork\(\) was called)|ed and you cannot use| pre-exec(?<=of fork pre-exec))"
+    rb"|/(?:execution/[^\n]{0,300}?\b40[13] |cores/core\.\d)|Unauthorized' for url '[^']*/execution/"
+    rb"|Forbidden' for url '[^']*/execution/|SEGV\b|SIGBUS\b|SIGABRT\b|gment(?i:ation fault\b)|GMENTATION FAULT\b"
+    rb"|gfault(?<=segfault)|E(?:XC_BAD_ACCESS|rror 13[489]\b(?<=\] Error \d\d\d))|Bus [eE]rror\b|b(?:us error\b"
+    rb"|ort(?: trap\b|\b(?<=sh: abort)| (?<=\d abort ) ))|gnal%s|GNAL%s|xit(?:ed)?(?:[ _]?(?:with|status)){0,2}%s"
+    rb"|d(?:e(?<!rror code)(?i:(?<=\Wcode)|(?<=_code)|(?<=exitcode)|(?<=returncode))(?:%s|%s)"
+    rb"| returned(?<=waitpid returned)%s| \(rc=-(?:11|10|6)\)|arwin_set_process_title)).*"
     % (*[NUMBER % b"11|10|6"] * 2, CODES, CODES, NUMBER % b"11", NUMBER % b"11|10|6|134|138|139")
 )
-KINDS = {b"Pyth": "dump", b"k() ": "objective-c", b"FORK": "corefoundation", b"ked ": "corefoundation"}
+KINDS = {b"Pyth": "dump", b"/cor": "dump", b"darw": "setproctitle", b"k() ": "objective-c"}
+KINDS.update(dict.fromkeys((b"FORK", b"ked "), "corefoundation"))
 KINDS.update(dict.fromkeys((b"Inva", b"/exe", b"Unau", b"Forb"), causes.API.name))
 # What these commands print.
-OWN = re.compile(rb"[\s>]*(?:(?:line  )?\| |with(?:out)? the shim |\"(?:quote|SIG\w+)\": )")
+OWN = re.compile(rb"[\s>]*(?:(?:line  | {8})\| |with(?:out)? the shim |\"(?:quote|SIG\w+)\": )")
 TIME = re.compile(
     rb"(20\d\d)[-/](\d\d)[-/](\d\d)[T ,]{1,2}(\d\d):(\d\d)(?::(\d\d))?(?:[.,]\d+)?(?: ?(Z\b|UTC|GMT|[+-]\d\d:?\d\d\b))?"
 )
@@ -38,7 +38,7 @@ ANSI = re.compile(r"\x1b\[[\d;]*m")
 DUMP = re.compile(
     rb"(?P<thread>Thread|Current thread|Stack)\b[^\n]{0,99}?most recent call first"
     rb"|(?P<end>Fatal Python|Extension mod|Process \d+ stopped|\n  thread #)|frame #\d+: 0x\w+ ([^\s`]+)`([^\s(+]+)"
-    rb'|File \\*"(?P<python>[^"\n]+?)\\*", line [\d?]+,? in ([^\s"\\]+)|Binary file \\*"[^"\n]*?([^"/\n]+?)\\*", at ([^\s+"\\]+)'
+    rb'|File \\*"(?P<python>[^"\n]+?)\\*", line [\d?]+,? in ([^\s"\\\x1b]+)|Binary file \\*"[^"\n]*?([^"/\n]+?)\\*", at ([^\s+"\\]+)'
 )
 
 
@@ -53,12 +53,12 @@ class Sign(NamedTuple):
 
 
 def earliest(time: str) -> float:
-    """Return the earliest moment that a written time can mean, in seconds since the epoch; -inf if it is none."""
+    """Return the earliest moment that a written time can mean, in seconds since the epoch; 0 if it is none."""
     try:
         *numbers, zone = TIME.match(time.encode()).groups(b"0")  # type: ignore[union-attr]
         at = datetime.datetime(*map(int, numbers), tzinfo=datetime.timezone.utc).timestamp()  # type: ignore[arg-type,misc]
     except (AttributeError, ValueError):
-        return -math.inf
+        return 0
     if zone[:1] in (b"+", b"-"):
         return at - int(zone[:1] + b"1") * (int(zone[1:3]) * 3600 + int(zone[-2:]) * 60)
     return at - 14 * 3600 if zone == b"0" else at  # No zone is farther east.
@@ -101,10 +101,12 @@ def _cause(block: bytes, begin: int, start: int) -> str:
     if OWN.match(block, begin):
         return ""
     kind = KINDS.get(block[start : start + 4], causes.UNKNOWN.name)
-    if kind == "dump" or b"stop reason = " in block[begin:start]:
+    before = block[max(begin, start - 200) : start]
+    if kind == "dump" or b"stop reason = " in before:
         return _of_dump(block, start)
-    word = block[max(begin, start - 200) : start].rpartition(b" ")[2].rpartition(b'"')[2]
-    return "" if b"?" in word or b"&" in word or b"://" in word else kind
+    word = before.rpartition(b" ")[2].rpartition(b'"')[2] if kind == causes.UNKNOWN.name else b""
+    is_address = word[:1] == b"/" or b"?" in word or b"&" in word or b"://" in word
+    return "" if is_address else kind
 
 
 def _of_dump(block: bytes, start: int) -> str:
