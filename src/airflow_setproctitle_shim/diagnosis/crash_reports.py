@@ -15,7 +15,7 @@ LARGEST = 2**26  # bytes; no crash report is larger
 # Apple: "Interpreting the JSON format of a crash report", "Examining the fields in a crash report"; quoted, too.
 REPORT = re.compile(
     r'(?m)^[ \t\xa0>`]*(?:\{.{0,2000}?"bug_type"|"(?:faultingThread|procName|usedImages)"\s*:|Process:[ \xa0]+\S.*\[\d+\]\s*$'
-    r"|Exception Type:[ \xa0]+EXC_|(?:Crashed Thread|Termination Reason|Application Specific Information):"
+    r"|(?:Exception Type:[ \xa0]+EXC_|Crashed Thread:[ \xa0]+\d|Termination Reason:[ \xa0]+Namespace |Application Specific Info)"
     r"|Thread \d+.{0,80} Crashed\b|\d+ +\S.{0,99}?[ \t]0x[0-9a-f]{7,} \S.* \+ \d+[ \t\r]*$)"
 )
 CRASHED = re.compile(r"(?m)^Thread \d+.* Crashed\b.*\n((?:\d+ .*(?:\n|\Z))*)")
