@@ -53,7 +53,7 @@ def read_report(text: str, place: str) -> Iterator[Sign]:
         if cause is causes.UNKNOWN and crash in parts:
             cause, told = causes.of_report(crash.notes)
         if not crash.forked and not cause.prevented:
-            cause, told = causes.NOT_FORK, ""
+            cause, told = causes.NOT_FORK if crash.whole else causes.UNKNOWN, ""
         yield Sign(cause.name, place, crash.time, told or next(iter(crash.frames), ""))
     if not all(crash.whole for crash in [*parts, *bodies] if crash.pythons):
         raise ValueError("this crash report is cut off")
@@ -64,8 +64,8 @@ def _of_text(text: str) -> Crash:
     crashed = CRASHED.search(text)
     lines = crashed[1].splitlines() if crashed else []
     frames = [frame for frame in map(FRAME.match, lines) if frame]
-    # Where its last line was cut off, its `+ 12` is missing.
-    whole = bool(lines and re.search(r" \+ \d+", lines[-1]))
+    # Where it was cut off, its last line has no end.
+    whole = bool(crashed and re.search(r" \+ \d+.*\n\Z|\b(start|main) \+ \d+\Z", crashed[1]))
     names = [*(value for key, value in fields.items() if key != "Date/Time")] or ["Python"]
     return Crash(
         any(map(PYTHON.search, [*names, *(image for image, *_ in every)])),
@@ -74,7 +74,7 @@ def _of_text(text: str) -> Crash:
         fields.get("Date/Time", ""),
         whole,
         # Who pastes a part may have left out what tells of the fork.
-        not whole or "Process" not in fields or bool(FORKED.search(text)),
+        not crashed or "Process" not in fields or bool(FORKED.search(text)),
     )
 
 
@@ -93,7 +93,7 @@ def _of_json(text: str) -> Crash:
         crashed = text.partition('"triggered"')[2].partition('"frames"')[2].partition('"frames"')[0]
         frames = [f" {symbol}" for symbol in re.findall(VALUE % "symbol", crashed)]
     names = re.findall(VALUE % "app_name|procName|procPath", notes)
-    time = re.findall(VALUE % "timestamp|captureTime", notes)[-1:]
+    time = "".join(re.findall(VALUE % "timestamp|captureTime", notes)[-1:])
     whole, pythons = bool(images), any(map(PYTHON.search, [*names, *images]))
     notes += f"\n{body.get('asi')}\n{body.get('termination')}"
-    return Crash(pythons, frames, notes, "".join(time), whole, not whole or bool(FORKED.search(notes)))
+    return Crash(pythons, frames, notes, time, whole, '"threads"' not in text or bool(FORKED.search(notes)))
