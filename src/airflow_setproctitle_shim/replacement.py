@@ -11,7 +11,7 @@ __all__ = ["setproctitle", "getproctitle", "setthreadtitle", "getthreadtitle"]
 
 # Not by importing our package: pex empties sys.path and sys.modules, and files may be uninstalled.
 _shim = vars(_sys)["_airflow_setproctitle_shim"]
-# Its dictionary: to ask the object itself would make a call a sixth slower.
+# Its dictionary: to ask the object itself takes longer, at each call.
 _state = vars(_shim)
 _state.setdefault("shows_titles", False)
 _thread_titles = _state.setdefault("thread_titles", _local())
