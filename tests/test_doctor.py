@@ -253,6 +253,7 @@ FRAMES = {
 BEHIND = {
     "plain": lambda line: line,
     "behind a program's name": lambda line: f"\x1b[33mscheduler \x1b[0m | {line}",
+    "in colours": lambda line: f"\x1b[31m{line}\x1b[0m",
     "in JSON lines": lambda line: json.dumps({"event": line, "level": "error", "logger": "task.stderr"}),
 }
 
