@@ -77,7 +77,7 @@ CALLERS = re.compile(
     r"/(gunicorn|airflow|distributed|xdist|granian)/.*\.py (init_process|_run_worker|_?execute_work\w*|startup"
     r"|_run_processor_manager|_?run_file_processor|_handle_dag_file_processing|serve_logs|\w*fork\w*)$"
     r"|/(distributed/proctitle|local_executor|gunicorn_config|api_server_command|base_executor|xdist/remote"
-    r"|mutmut/__main__|django_q/\w+)\.py \w+$"
+    r")\.py \w+$|/(mutmut/__main__\.py _run|django_q/\w+\.py (worker|monitor|pusher))$"
 )
 
 

@@ -47,9 +47,8 @@ def read_report(text: str, place: str) -> Iterator[Sign]:
     crashes = [crash for crash in parts if crash.frames] or bodies or parts
     for crash in (crash for crash in crashes if crash.pythons):
         lines = "\n".join([*(frame.replace("com.apple.", "", 1) for frame in crash.frames), crash.notes])
-        # A text without frames has the system's notes, which people copy first.
-        cut_off = not crash.whole and (bool(crash.frames) or crash in bodies)
-        cause, told = causes.of_report(lines, cut_off)
+        cause, told = causes.of_report(lines, cut_off=not crash.whole)
+        # A text has the system's notes, wherever it is cut off: people copy them first.
         if cause is causes.UNKNOWN and crash in parts:
             cause, told = causes.of_report(crash.notes)
         if not crash.forked and not cause.prevented:
@@ -62,14 +61,12 @@ def read_report(text: str, place: str) -> Iterator[Sign]:
 def _of_text(text: str) -> Crash:
     fields, every = dict(reversed(FIELD.findall(text))), FRAME.findall(text)
     crashed = CRASHED.search(text)
-    lines = crashed[1].splitlines() if crashed else []
-    frames = [frame for frame in map(FRAME.match, lines) if frame]
     # Where it was cut off, its last line has no end.
     whole = bool(crashed and re.search(r" \+ \d+.*\n\Z|\b(start|main) \+ \d+\Z", crashed[1]))
     names = [*(value for key, value in fields.items() if key != "Date/Time")] or ["Python"]
     return Crash(
         any(map(PYTHON.search, [*names, *(image for image, *_ in every)])),
-        [f"{frame[1]} {frame[2]}" for frame in frames],
+        [f"{image} {symbol}" for image, symbol, _ in FRAME.findall(crashed[1] if crashed else "")],
         text[: crashed.start()] if crashed else text,
         fields.get("Date/Time", ""),
         whole,

@@ -42,7 +42,7 @@ def diagnose(named: list[str]) -> dict[str, Any]:
     return {
         "ok": shim["ok"] and not any(death["attention"] for death in deaths), "shim": shim,
         "deaths": deaths, "notes": [row for row in told if row not in deaths],
-        "advice": [] if deaths else [causes.FAULTHANDLER, SAVE, *[REPORTS][: len(named)]],
+        "advice": [] if deaths else [causes.FAULTHANDLER, SAVE, *[REPORTS] * bool(named)],
         "looked_at": looked_at, "missing": [path for path in places if path != "-" and not os.path.exists(path)],
         "not_read": [{"path": path, "why": why} for path, why in not_read.items()],
     }  # fmt: skip
@@ -97,7 +97,7 @@ def _signs(file: BinaryIO, head: bytes, place: str, looked_at: Counter[str]) -> 
         text = (head + file.read(crash_reports.LARGEST)).decode("utf-8-sig", "replace")
         above = io.BytesIO(text[: report.start()].encode())
         for sign in crash_reports.read_report(text, place):
-            yield from signs.read_log(above, b"", place)
+            yield from signs.read_log(above, b"", place)  # once: then it is at its end
             kind = "crash report"
             yield sign
     finally:

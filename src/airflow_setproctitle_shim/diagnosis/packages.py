@@ -117,6 +117,8 @@ def startup_file() -> tuple[Path, bool]:
 
 def installed() -> str:
     """Return when the shim was installed: the time of its RECORD, or else of this file."""
-    files = [Path(__file__), *Path(__file__).parents[2].glob(f"{PACKAGE}-*.dist-info/RECORD")]
-    at = datetime.datetime.fromtimestamp(files[-1].stat().st_mtime, datetime.timezone.utc)
+    records = [Path(__file__)]
+    with contextlib.suppress(Exception):
+        records = [*startup_file()[0].parent.glob(f"{PACKAGE}-*.dist-info/RECORD")] or records
+    at = datetime.datetime.fromtimestamp(max(file.stat().st_mtime for file in records), datetime.timezone.utc)
     return f"{at:%Y-%m-%d %H:%M:%S} +0000"

@@ -60,18 +60,15 @@ def _run(value: str, children: int, simulate: bool) -> dict[str, Any]:
     stand_in = str(Path(__file__).parent.parent / "stand_in")
     paths = [stand_in] * simulate + os.environ.get("PYTHONPATH", "").split(os.pathsep)
     pythonpath = os.pathsep.join(os.path.abspath(path) for path in paths if path)
-    try:
-        # Workers end without a flush, so -u; and modules in the working directory must not be found, so cwd.
-        done = subprocess.run(
-            [sys.executable, "-u", "-W", "ignore", "-m", f"{__package__}.probe", given], cwd=os.sep, check=False,
-            env={**os.environ, VARIABLE: value, "PYTHONPATH": pythonpath},
-            stdin=subprocess.DEVNULL, capture_output=True, timeout=2 * SECONDS + 5 * children,
-        )  # fmt: skip
-    except subprocess.TimeoutExpired:
-        raise ChildProcessError("the program that forks the workers hung") from None
+    # Workers end without a flush, so -u; and modules in the working directory must not be found, so cwd.
+    done = subprocess.run(
+        [sys.executable, "-u", "-W", "ignore", "-m", f"{__package__}.probe", given], cwd=os.sep, check=False,
+        env={**os.environ, VARIABLE: value, "PYTHONPATH": pythonpath},
+        stdin=subprocess.DEVNULL, capture_output=True,
+    )  # fmt: skip
     stderr = done.stderr.decode(errors="replace").strip().rpartition("\n")[2]
-    if done.returncode:
-        raise ChildProcessError(f"the program that forks the workers failed: {stderr or done.returncode}")
+    if code := done.returncode:
+        raise ChildProcessError(f"the workers' parent failed: {stderr or ENDS.get(code, code)}")
     *lines, last = map(str.strip, done.stdout.decode(errors="replace").splitlines())
     run = json.loads(last)
     ps = lines[-children:] if value == "titles" else []
@@ -82,6 +79,7 @@ def _run(value: str, children: int, simulate: bool) -> dict[str, Any]:
 def _main(children: int, seconds: int, titles: bool, simulate: bool) -> None:
     """Get where an interpreter on a Mac is before its first fork, fork the workers, and print how they ended."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends the workers at once, too.
+    signal.alarm(2 * seconds)  # It ends, whatever hangs, and whatever became of those who wait for it.
     with contextlib.suppress(LookupError):
         path, is_read = packages.startup_file()
         if simulate and is_read:
@@ -94,17 +92,20 @@ def _main(children: int, seconds: int, titles: bool, simulate: bool) -> None:
         threading.Thread(target=threading.Event().wait, daemon=True).start()
     ends = Counter[str]()
     for number in range(1, children + 1):
+        signal.alarm(2 * seconds)
         ends[_fork(f"probe: worker {number}", seconds, titles)] += 1
+        if "hung" in ends:
+            break
     print(json.dumps({"ends": ends, "served": setproctitle.__spec__.origin == REPLACEMENT}))
 
 
 def _fork(title: str, seconds: int, titles: bool) -> str:
-    """Fork a worker that sets the title, and that ps shows if wished for; return how it ended."""
+    """Fork a worker that sets the title, and has ps print it where `titles` is true; return how it ended."""
     if pid := os.fork():
         code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
         return ENDS.get(code, f"exit {code}")
     try:
-        signal.alarm(seconds)  # It ends then, whatever became of those who wait for it.
+        signal.alarm(seconds)
         from setproctitle import getproctitle, setproctitle
 
         setproctitle(title)
