@@ -36,7 +36,7 @@ def tests_pypy(session: nox.Session) -> None:
 
 @nox.session
 def slow(session: nox.Session) -> None:
-    """Real systems: Airflow, Celery, installers, scanners. As root, with PostgreSQL, Redis and strace."""
+    """Real systems: Airflow, Celery, installers, scanners. As root, with PostgreSQL and Redis."""
     install(session, "slow", "macos-code")
     # Tests use uv as users do, outside of this session's environment.
     ours = {"UV_PROJECT_ENVIRONMENT": None, "UV_PYTHON": None, "VIRTUAL_ENV": None}

@@ -24,8 +24,18 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).parent.parent
 OFF = {"AIRFLOW_SETPROCTITLE_SHIM": "off"}
-FIXED = {"PATH": os.environ["PATH"], "HOME": "/nonexistent", "LANG": "C.UTF-8", "PYTHONHASHSEED": "0"}
-CALLGRIND = ("valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null", "--trace-children=yes")
+FIXED = {
+    "PATH": os.environ["PATH"],
+    "HOME": "/nonexistent",
+    "LANG": "C.UTF-8",
+    "PYTHONHASHSEED": "0",
+}
+CALLGRIND = (
+    "valgrind",
+    "--tool=callgrind",
+    "--callgrind-out-file=/dev/null",
+    "--trace-children=yes",
+)
 
 # The most that a start may cost, by Python's version: not on macOS, and on macOS.
 START_LIMITS = {"3.11": (0.009, 0.035), "3.15": (0.006, 0.035)}
@@ -137,7 +147,9 @@ class Workshop:
 
     def __init__(self, directory: Path, python: str) -> None:
         self.directory, self.python = directory, python
-        self.version = run([python, "-c", "import platform; print(platform.python_version())"]).stdout.strip()
+        self.version = run(
+            [python, "-c", "import platform; print(platform.python_version())"]
+        ).stdout.strip()
         self.minor = self.version.rpartition(".")[0]
         pip("wheel", "--no-deps", "--wheel-dir", str(directory), str(ROOT))
         self.ours = self.venv("ours0", str(next(directory.glob("*.whl"))), "setproctitle<=1.3.8")
@@ -173,7 +185,9 @@ def other_starts(at: Workshop) -> Iterator[Figure]:
 
 def start(what: str, venv: Venv, inert: Venv, limit: float = math.inf) -> Figure:
     live, base = (each.instructions("-c", "pass") for each in (venv, inert))
-    return Figure(f"start: {what}", live / base - 1, "{:+.2%}", f"{(live - base) / 1e6:.2f} M", limit)
+    return Figure(
+        f"start: {what}", live / base - 1, "{:+.2%}", f"{(live - base) / 1e6:.2f} M", limit
+    )
 
 
 def imports(at: Workshop) -> Iterator[Figure]:
@@ -183,11 +197,14 @@ def imports(at: Workshop) -> Iterator[Figure]:
         starts = [IMPORT.format(loaded=loaded, padding=padding) for padding in (0, 150, 700)]
         ours, real = (
             statistics.median(
-                at.macos.difference(each + "setproctitle", each + "sys", **environ) for each in starts
+                at.macos.difference(each + "setproctitle", each + "sys", **environ)
+                for each in starts
             )
             for environ in ({}, OFF)
         )
-        yield Figure(f"import setproctitle, {what}", ours / real, "{:.3f}", f"{ours / 1e6:.2f} M", limit)
+        yield Figure(
+            f"import setproctitle, {what}", ours / real, "{:.3f}", f"{ours / 1e6:.2f} M", limit
+        )
 
 
 def calls(at: Workshop) -> Iterator[Figure]:
@@ -216,8 +233,12 @@ def status(at: Workshop) -> Iterator[Figure]:
 
 def doctor(at: Workshop) -> Iterator[Figure]:
     """CPU seconds that `doctor` takes for a log of 100 MB."""
-    kinds = {kind: "".join(line.format(n=n) for n in range(10_000)) for kind, line in DEATHS.items()}
-    kinds.update((path.stem, path.read_text()) for path in sorted(ROOT.glob("tests/data/logs/*.log")))
+    kinds = {
+        kind: "".join(line.format(n=n) for n in range(10_000)) for kind, line in DEATHS.items()
+    }
+    kinds.update(
+        (path.stem, path.read_text()) for path in sorted(ROOT.glob("tests/data/logs/*.log"))
+    )
     path = at.directory / "a.log"
     command = at.macos.command("-m", "airflow_setproctitle_shim", "doctor", "--json", str(path))
     for kind, text in kinds.items():
@@ -233,7 +254,9 @@ def doctor(at: Workshop) -> Iterator[Figure]:
 
 def run(command: list[str], **environ: str) -> subprocess.CompletedProcess[str]:
     """Run a command in an environment that is always the same. Exits with its complaints if it fails."""
-    done = subprocess.run(command, env={**FIXED, **environ}, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command, env={**FIXED, **environ}, capture_output=True, text=True, check=False
+    )
     # `status` and `doctor` end with 1 when something is to be done.
     if done.returncode not in (0, 1) or "Traceback" in done.stderr:
         sys.exit(f"{' '.join(command)} ended with {done.returncode}:\n{done.stdout}{done.stderr}")
@@ -250,9 +273,13 @@ def pip(*arguments: str) -> None:
 def interpreter(value: str) -> str:
     """Return the path of the Python that is meant. Raises argparse.ArgumentTypeError."""
     path = shutil.which(value) or shutil.which(f"python{value}")
-    program = "import sys; sys.exit(sys.implementation.name != 'cpython' or sys.version_info < (3, 9))"
+    program = (
+        "import sys; sys.exit(sys.implementation.name != 'cpython' or sys.version_info < (3, 9))"
+    )
     if not path or subprocess.run([path, "-c", program], check=False).returncode:
-        raise argparse.ArgumentTypeError(f"{value!r} is no path, name or version of a CPython from 3.9 on")
+        raise argparse.ArgumentTypeError(
+            f"{value!r} is no path, name or version of a CPython from 3.9 on"
+        )
     return path
 
 
@@ -270,8 +297,12 @@ def main() -> int:
     """Measure and print. Returns 1 if --check was given and a limit is not met."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--python", type=interpreter, action="append", help="path, name or version")
-    parser.add_argument("--quick", action="store_true", help="only the shim's own starts, in a minute")
-    parser.add_argument("--check", action="store_true", help="end with 1 and say so if a limit is not met")
+    parser.add_argument(
+        "--quick", action="store_true", help="only the shim's own starts, in a minute"
+    )
+    parser.add_argument(
+        "--check", action="store_true", help="end with 1 and say so if a limit is not met"
+    )
     options = parser.parse_args()
     if not shutil.which("valgrind"):
         parser.error("valgrind is missing; on Debian and Ubuntu: apt-get install valgrind")

@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from consumers.harness import NativeCode
-from environments import ROOT, MadeOnce, Venv, is_installed
 from filelock import FileLock
+from support.consumers.harness import NativeCode
+from support.environments import ROOT, MadeOnce, Venv, is_installed
 
 import airflow_setproctitle_shim as shim
 
@@ -96,7 +96,9 @@ def make_venv(made_once: MadeOnce, wheel: Path) -> Callable[..., Venv]:
                 venv.simulate_macos()
 
         what = repr((requirements, exclude_newer, macos, extra, own))
-        return Venv(made_once(f"venv-{hashlib.sha256(what.encode()).hexdigest()[:16]}", into) / "venv")
+        return Venv(
+            made_once(f"venv-{hashlib.sha256(what.encode()).hexdigest()[:16]}", into) / "venv"
+        )
 
     return make
 
@@ -118,7 +120,7 @@ def macos_code(tmp_path_factory: pytest.TempPathFactory) -> NativeCode:
     if (os.uname().sysname, os.uname().machine) != ("Linux", "x86_64"):
         pytest.skip("the macOS code is loaded on x86_64 Linux only")
     pytest.importorskip("lief", reason="needs the dependency group macos-code")
-    from macos_code import native
+    from support.macos_code import native
 
     directory = tmp_path_factory.mktemp("macos-code")
     release = native.both("{}.{}".format(*sys.version_info), directory)

@@ -8,12 +8,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from consumers import harness
-from consumers.declared import CONSUMERS
-from environments import ROOT, STARTUP_FILE, Venv
+from support.consumers import harness
+from support.consumers.declared import CONSUMERS
+from support.environments import ROOT, STARTUP_FILE, Venv
 
 # Only while the entry point runs is this macOS.
-SHIM_ON_MACOS = ("import logging\n", "import logging, sys; here, sys.platform = sys.platform, 'darwin'\n")
+SHIM_ON_MACOS = (
+    "import logging\n",
+    "import logging, sys; here, sys.platform = sys.platform, 'darwin'\n",
+)
 
 # Airflow imports this after the entry points and before executors, in every process.
 LOCAL_SETTINGS = """
@@ -32,7 +35,9 @@ def without_its_startup_file(path: Path, wheel: Path, consumer: harness.Consumer
     venv.install(str(wheel))
     (venv.site_packages / STARTUP_FILE).unlink()
     entry_point = venv.site_packages / "airflow_setproctitle_shim/airflow.py"
-    entry_point.write_text(entry_point.read_text().replace(*SHIM_ON_MACOS) + "sys.platform = here\n")
+    entry_point.write_text(
+        entry_point.read_text().replace(*SHIM_ON_MACOS) + "sys.platform = here\n"
+    )
     return venv
 
 
@@ -44,14 +49,19 @@ def test_airflow_survives_without_the_startup_file_and_warns_once_in_each_proces
     consumer = next(consumer for consumer in CONSUMERS if consumer.version == "3.0.2")
     venv = without_its_startup_file(tmp_path / "venv", wheel, consumer)
     assert (
-        "SERVED" not in venv.run("-c", "import airflow, sys; assert 'setproctitle' not in sys.modules").stderr
+        "SERVED"
+        not in venv.run(
+            "-c", "import airflow, sys; assert 'setproctitle' not in sys.modules"
+        ).stderr
     )
 
     def work(place: harness.Place) -> None:
         place.write("config/airflow_local_settings.py", LOCAL_SETTINGS)
         consumer.work(place)
 
-    outcome = harness.run(dataclasses.replace(consumer, work=work), venv, tmp_path / "place", shim="")
+    outcome = harness.run(
+        dataclasses.replace(consumer, work=work), venv, tmp_path / "place", shim=""
+    )
     log = outcome.log.decode(errors="replace")
     assert outcome.done and outcome.deaths == 0, outcome.failure + log[-4000:]
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from importlib.metadata import distribution
 
 import pytest
-from environments import DDTRACE, STAND_IN, SWITCH, Venv
+from support.environments import DDTRACE, STAND_IN, SWITCH, Venv
 
 pytestmark = pytest.mark.slow
 
@@ -74,7 +74,9 @@ def like_macos(tmp_path_factory: pytest.TempPathFactory) -> str:
     layer = distribution("setproctitle").locate_file("setproctitle/__init__.py")
     shutil.copy(str(layer), package)
     # Bytecode alone, as those hooks take sources only: the C module that it stands for is none of theirs.
-    py_compile.compile(str(STAND_IN / "setproctitle/__init__.py"), str(package / "_setproctitle.pyc"))
+    py_compile.compile(
+        str(STAND_IN / "setproctitle/__init__.py"), str(package / "_setproctitle.pyc")
+    )
     return str(package.parent)
 
 
@@ -95,7 +97,9 @@ def test_without_the_shim_children_die_under_the_hook(
 
 
 @pytest.mark.parametrize("hook", HOOKS)
-@pytest.mark.parametrize("switched", ["at start", "late", "late, with the native module loaded before"])
+@pytest.mark.parametrize(
+    "switched", ["at start", "late", "late, with the native module loaded before"]
+)
 def test_under_the_hook_nothing_native_is_called_and_children_live(
     switched: str, hook: str, make_venv: MakeVenv, like_macos: str
 ) -> None:

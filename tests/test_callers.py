@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
-from environments import uv
+from support.environments import uv
 
 from airflow_setproctitle_shim.diagnosis import packages
 
@@ -23,8 +23,12 @@ def seen(directory: Path) -> str:
     for path in directory.rglob("*.py"):
         lines = path.read_text(errors="replace").splitlines()
         for number, line in enumerate(lines):
-            if IMPORTS.search(line) and not {"test", "tests"} & {*path.relative_to(directory).parts}:
-                ends.append(bool(MAC.search("\n".join(lines[max(0, number - NEAR) : number + NEAR]))))
+            if IMPORTS.search(line) and not {"test", "tests"} & {
+                *path.relative_to(directory).parts
+            }:
+                ends.append(
+                    bool(MAC.search("\n".join(lines[max(0, number - NEAR) : number + NEAR])))
+                )
     if not ends:
         return packages.GONE
     return packages.GUARDED if all(ends) else packages.CALLS

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from environments import ROOT, Venv, clean_environ, write
+from support.environments import ROOT, Venv, clean_environ, write
 
 import airflow_setproctitle_shim as shim
 from airflow_setproctitle_shim.diagnosis import cli
@@ -32,7 +32,9 @@ WRONG = [
 
 
 @pytest.mark.parametrize("arguments", [[], ["--help"], ["-h"], ["status", "--help"]])
-def test_the_help_names_each_command(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_help_names_each_command(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
     assert cli.main(arguments) == 0
     told = capsys.readouterr()
     assert all(re.search(rf"(?m)^  {command} ", told.out) for command in COMMANDS) and not told.err
@@ -64,14 +66,22 @@ def in_shell(script: str, directory: Path, **variables: str) -> subprocess.Compl
     )
     script = f'SHIM() {{ "$PYTHON" -m {SHIM} "$@"; }}; {script}; exit ${{PIPESTATUS[0]}}'
     return subprocess.run(
-        ["bash", "-c", script], check=False, capture_output=True, text=True, env=environ, cwd=directory
+        ["bash", "-c", script],
+        check=False,
+        capture_output=True,
+        text=True,
+        env=environ,
+        cwd=directory,
     )
 
 
 def test_status_and_doctor_write_no_file(tmp_path: Path) -> None:
     log = write(tmp_path / "logs/a.log", DEATH)
     before = sorted(tmp_path.rglob("*")), log.read_text(), log.stat().st_mtime_ns
-    assert in_shell("SHIM status --json; SHIM doctor; SHIM doctor --json logs", tmp_path).returncode == 1
+    assert (
+        in_shell("SHIM status --json; SHIM doctor; SHIM doctor --json logs", tmp_path).returncode
+        == 1
+    )
     assert (sorted(tmp_path.rglob("*")), log.read_text(), log.stat().st_mtime_ns) == before
 
 
@@ -83,7 +93,12 @@ def test_the_exit_status_does_not_depend_on_the_reader(reader: str, tmp_path: Pa
     if "full" in reader and not os.path.exists("/dev/full"):
         pytest.skip("this system has no /dev/full")
     write(tmp_path / "a", DEATH)
-    for command, status in {"status": 0, "doctor --json a": 1, "-V": 0, "probe -n x --json": 2}.items():
+    for command, status in {
+        "status": 0,
+        "doctor --json a": 1,
+        "-V": 0,
+        "probe -n x --json": 2,
+    }.items():
         done = in_shell(f"SHIM {command} {reader}", tmp_path)
         assert done.returncode == status, command
         assert "Traceback" not in done.stderr and "Exception" not in done.stderr
@@ -145,6 +160,8 @@ def test_a_broken_dependency_costs_no_command_more_than_what_needs_it(
         assert done.returncode == int(needed) and "Traceback" not in done.stderr
 
 
-def test_the_template_is_one_file_however_the_package_is_installed(make_venv: Callable[..., Venv]) -> None:
+def test_the_template_is_one_file_however_the_package_is_installed(
+    make_venv: Callable[..., Venv],
+) -> None:
     assert make_venv("setproctitle").run("-m", SHIM, "sitecustomize").stdout == TEMPLATE.read_text()
     assert len(list(ROOT.glob("src/**/as_site_customize.py"))) == 1

@@ -12,10 +12,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from consumers import harness
-from consumers.declared import CONSUMERS
-from consumers.harness import Consumer, NativeCode, Outcome
-from environments import SWITCH, Venv
+from support.consumers import harness
+from support.consumers.declared import CONSUMERS
+from support.consumers.harness import Consumer, NativeCode, Outcome
+from support.environments import SWITCH, Venv
 
 
 def ids(consumers: list[Consumer]) -> list[object]:
@@ -31,13 +31,19 @@ def venv(consumer: Consumer, make_venv: Callable[..., Venv]) -> Venv:
     missing = [program for program in consumer.needs if shutil.which(program) is None]
     if missing:
         pytest.skip(f"not installed on this machine: {', '.join(missing)}")
-    real = ["setproctitle", "processtitle; python_version >= '3.10'"] if sys.platform == "darwin" else []
+    real = (
+        ["setproctitle", "processtitle; python_version >= '3.10'"]
+        if sys.platform == "darwin"
+        else []
+    )
     requirements = [*consumer.requirements, *real]
     return make_venv(*requirements, exclude_newer=consumer.exclude_newer)
 
 
 @pytest.mark.parametrize("consumer", ids([consumer for consumer in CONSUMERS if not consumer.slow]))
-def test_dies_without_the_shim_and_works_with_it(consumer: Consumer, venv: Venv, tmp_path: Path) -> None:
+def test_dies_without_the_shim_and_works_with_it(
+    consumer: Consumer, venv: Venv, tmp_path: Path
+) -> None:
     judge(consumer, *before_and_after(consumer, venv, tmp_path, harness.STAND_IN))
 
 
@@ -59,7 +65,9 @@ def test_ps_shows_titles_in_titles_mode_by_processtitles_macos_code_which_calls_
     after = harness.run(consumer, venv, tmp_path / "titles", "titles", macos_code)
     assert after.done, after.failure + tail(after)
     if sys.platform != "darwin":  # There the native code writes no log.
-        assert {line.split(maxsplit=1)[1] for line in after.native} == {"loaded processtitle._processtitle"}
+        assert {line.split(maxsplit=1)[1] for line in after.native} == {
+            "loaded processtitle._processtitle"
+        }
     assert shown(consumer, after) == list(consumer.titles), "\n".join(after.ps)
 
 
@@ -87,7 +95,9 @@ def judge(consumer: Consumer, before: Outcome, after: Outcome) -> None:
 
 def shown(consumer: Consumer, outcome: Outcome) -> list[str]:
     """Those of the consumer's titles that ps shows."""
-    return [title for title in consumer.titles if any(line.startswith(title) for line in outcome.ps)]
+    return [
+        title for title in consumer.titles if any(line.startswith(title) for line in outcome.ps)
+    ]
 
 
 def tail(outcome: Outcome) -> str:

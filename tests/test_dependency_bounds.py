@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from environments import ROOT, Venv, clean_environ, uv
+from support.environments import ROOT, Venv, clean_environ, uv
 
 pytestmark = pytest.mark.slow
 
@@ -50,6 +50,12 @@ def test_the_lowest_versions_pass_the_tests_of_what_imports_them(tmp_path: Path)
     assert lowest and venv.evaluate(show) == ".0 ".join(lowest.groups()) + ".0"
     command = [str(venv.python), "-m", "pytest", "-q", "-n0", "-p", "no:cacheprovider", *IMPORTERS]
     done = subprocess.run(
-        command, cwd=ROOT, env=clean_environ(), capture_output=True, text=True, check=False, timeout=600
+        command,
+        cwd=ROOT,
+        env=clean_environ(),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=600,
     )
     assert done.returncode == 0, done.stdout[-4000:]

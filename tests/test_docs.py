@@ -8,13 +8,17 @@ import urllib.parse
 from pathlib import Path
 
 import pytest
-from environments import ROOT
+from support.environments import ROOT
 
 from airflow_setproctitle_shim.diagnosis import cli
 
-DOCUMENTS = sorted(path for at in ("*.md", "docs/**/*.md", "benchmarks/*.md") for path in ROOT.glob(at))
+DOCUMENTS = sorted(
+    path for at in ("*.md", "docs/**/*.md", "benchmarks/*.md") for path in ROOT.glob(at)
+)
 NAMES = [str(document.relative_to(ROOT)) for document in DOCUMENTS]
-LINK = re.compile(r"\]\(\s*<?([^)>\s]+)[^)]*\)|<(https?://[^>\s]+)>|(?:src|srcset|href)=\"([^\"]+)\"")
+LINK = re.compile(
+    r"\]\(\s*<?([^)>\s]+)[^)]*\)|<(https?://[^>\s]+)>|(?:src|srcset|href)=\"([^\"]+)\""
+)
 
 
 def prose(document: Path) -> str:
@@ -42,7 +46,9 @@ def test_every_link_leads_somewhere(document: Path) -> None:
         if url.scheme:
             assert url.scheme == "https", link
             continue
-        target = (document.parent / urllib.parse.unquote(url.path)).resolve() if url.path else document
+        target = (
+            (document.parent / urllib.parse.unquote(url.path)).resolve() if url.path else document
+        )
         assert target.exists(), f"{document.name}: {link}"
         if url.fragment and target.suffix == ".md":
             assert url.fragment in anchors(target), f"{document.name}: {link}"

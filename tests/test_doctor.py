@@ -56,7 +56,10 @@ class Doctor:
 
 @pytest.mark.parametrize(("case", "inputs"), CASES)
 def test_what_people_brought_has_the_cause_that_was_found_and_what_helped(
-    case: Path, inputs: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    case: Path,
+    inputs: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     truth = json.loads(case.read_text())
     monkeypatch.chdir(case.parent)
@@ -77,7 +80,11 @@ def as_text(ips: Path, layout: str) -> str:
     """The text that macOS's window shows for a report: new, or old as in macOS 10.14 to 11."""
     header, body = (json.loads(part) for part in ips.read_text().split("\n", 1))
     old, images = layout == "old", [image["name"] for image in body["usedImages"]]
-    names = {"CoreFoundation": "com.apple.CoreFoundation", "Security": "com.apple.security"} if old else {}
+    names = (
+        {"CoreFoundation": "com.apple.CoreFoundation", "Security": "com.apple.security"}
+        if old
+        else {}
+    )
     notes = "\n".join(note for notes in body["asi"].values() for note in notes)
     frames = [
         f"{number:<3} {names.get(images[frame['imageIndex']], images[frame['imageIndex']]):30}\t"
@@ -118,10 +125,14 @@ FORMS: dict[str, Callable[[Path], str]] = {
     "text with the JSON below": lambda ips: (
         as_text(ips, "new") + "\n-----------\nFull Report\n-----------\n\n" + ips.read_text()
     ),
-    "in Markdown": lambda ips: f"It crashed:\n\n```{as_text(ips, 'new').lstrip('-').lstrip()}```\nWhy?\n",
+    "in Markdown": lambda ips: (
+        f"It crashed:\n\n```{as_text(ips, 'new').lstrip('-').lstrip()}```\nWhy?\n"
+    ),
     "with a web page's blanks": lambda ips: as_text(ips, "new").replace("  ", "\xa0 "),
     "of PyPy": lambda ips: ips.read_text().replace("ython", "yPy"),
-    "in an e-mail": lambda ips: "".join(f"> {line}\r\n" for line in as_text(ips, "old").splitlines()),
+    "in an e-mail": lambda ips: "".join(
+        f"> {line}\r\n" for line in as_text(ips, "old").splitlines()
+    ),
 }
 
 
@@ -140,7 +151,9 @@ def test_a_crash_report_tells_its_cause_in_each_form_that_people_have(
     assert told.status == int(REPORTS[name] != "not fork")
 
 
-def test_standard_input_is_read(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_standard_input_is_read(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     text = as_text(DATA / "crash-reports/python3.12-kalite2844.ips", "new")
     for options in ([], ["--json"]):
         monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
@@ -209,15 +222,15 @@ def test_a_line_that_names_a_death_is_one_sign(
     }
 
 
-def test_numbers_that_name_no_death_are_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_numbers_that_name_no_death_are_none(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     for line in NO_DEATHS:
         assert logged(tmp_path, capsys, f"{line}\n").counts == {}, line
     assert logged(tmp_path, capsys, "".join(f"{line}\n" for line in NO_DEATHS)).status == 0
 
 
-OBJC = (
-    "objc[3861]: +[NSString initialize] may have been in progress in another thread when fork() was called."
-)
+OBJC = "objc[3861]: +[NSString initialize] may have been in progress in another thread when fork() was called."
 CORE = "The process has forked and you cannot use this CoreFoundation functionality safely. You MUST exec()."
 
 
@@ -243,8 +256,12 @@ FRAMES = {
         '  File "/x/urllib/", line 2631 in proxy_bypass_macosx_sysconf\n  File "/x/requests/", line 8 in get',
         f'  File "/x/urllib/request.py", line 9 in getproxies_macosx_sysconf\n  File "{SITE}/gunicorn/util.py", line 4 in _setproctitle',
     ],
-    "libpq": [f'  File "{SITE}/psycopg2/__init__.py", line 122 in connect\n  File "db.py", line 1 in f'],
-    "network": ['  File "/x/lib/python3.12/socket.py", line 978 in getaddrinfo\n  File "x.py", line 1 in f'],
+    "libpq": [
+        f'  File "{SITE}/psycopg2/__init__.py", line 122 in connect\n  File "db.py", line 1 in f'
+    ],
+    "network": [
+        '  File "/x/lib/python3.12/socket.py", line 978 in getaddrinfo\n  File "x.py", line 1 in f'
+    ],
     "unknown": [
         # It returned from there long ago.
         f'  File "x.py", line 1 in crash\n  File "{SITE}/gunicorn/util.py", line 4 in load_class'
@@ -254,7 +271,9 @@ BEHIND = {
     "plain": lambda line: line,
     "behind a program's name": lambda line: f"\x1b[33mscheduler \x1b[0m | {line}",
     "in colours": lambda line: f"\x1b[31m{line}\x1b[0m",
-    "in JSON lines": lambda line: json.dumps({"event": line, "level": "error", "logger": "task.stderr"}),
+    "in JSON lines": lambda line: json.dumps(
+        {"event": line, "level": "error", "logger": "task.stderr"}
+    ),
 }
 
 
@@ -286,7 +305,9 @@ def test_a_dump_and_lines_are_told_wherever_they_lie_in_a_large_log(
     ordinary = "2026-11-27T10:00:00Z all is well\n"
     lines = 0
     with (tmp_path / "a.log").open("w") as file:
-        for number in range(60):  # more than one for each block that is read, never at the same place
+        for number in range(
+            60
+        ):  # more than one for each block that is read, never at the same place
             file.write(ordinary * (1700 + number) + dump + f"{DEATHS[0]}\n")
             lines += 1700 + number + 6
     told = Doctor(capsys, tmp_path)
@@ -296,11 +317,15 @@ def test_a_dump_and_lines_are_told_wherever_they_lie_in_a_large_log(
 
 
 def test_what_doctor_prints_is_no_sign(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    told = Doctor(capsys, *DATA.glob("cases/*/*.log"), *DATA.glob("crash-reports/*"), *DATA.glob("logs/*"))
+    told = Doctor(
+        capsys, *DATA.glob("cases/*/*.log"), *DATA.glob("crash-reports/*"), *DATA.glob("logs/*")
+    )
     assert len(told.counts) > 5
     for text in (told.text, json.dumps(told.data, indent=2), told.text.replace("\n", "\n> ")):
         assert logged(tmp_path, capsys, text).counts == {}
-    assert logged(tmp_path, capsys, f" | {DEATHS[0]}\n").counts == {"unknown": 1}  # another program's bar
+    assert logged(tmp_path, capsys, f" | {DEATHS[0]}\n").counts == {
+        "unknown": 1
+    }  # another program's bar
 
 
 def test_that_airflows_api_refused_workers_is_a_note_and_no_death(

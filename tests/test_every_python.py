@@ -7,11 +7,21 @@ import sys
 from collections.abc import Callable
 
 import pytest
-from environments import SWITCH, Venv
+from support.environments import SWITCH, Venv
 
 SERVED = "import setproctitle; print(setproctitle.__file__)"
 FLAGS = [
-    *("-I", "-E", "-s", "-B", "-O", "-OO", "-X dev", "-W error -X dev -bb", "-X frozen_modules=off"),
+    *(
+        "-I",
+        "-E",
+        "-s",
+        "-B",
+        "-O",
+        "-OO",
+        "-X dev",
+        "-W error -X dev -bb",
+        "-X frozen_modules=off",
+    ),
     *["-X lazy_imports=all"] * (sys.version_info >= (3, 15)),
 ]
 
@@ -104,7 +114,9 @@ assert "setproctitle" not in sys.modules
 }
 
 
-TITLE = "setproctitle.setproctitle('title'); print(setproctitle.getproctitle(), setproctitle.__file__)"
+TITLE = (
+    "setproctitle.setproctitle('title'); print(setproctitle.getproctitle(), setproctitle.__file__)"
+)
 
 
 @pytest.mark.parametrize("how", PROGRAMS)
@@ -114,4 +126,6 @@ def test_it_is_served(how: str, mac: Venv) -> None:
     done = mac.run(*["-S"] * ("-S" in how), "-c", PROGRAMS[how] + TITLE, check=False)
     if done.stderr.startswith("this Python"):
         pytest.skip(done.stderr.strip())
-    assert done.stdout.startswith("title ") and done.stdout.endswith("replacement.py\n"), done.stderr
+    assert done.stdout.startswith("title ") and done.stdout.endswith("replacement.py\n"), (
+        done.stderr
+    )

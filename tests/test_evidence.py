@@ -7,8 +7,8 @@ from pathlib import Path
 
 import evidence
 import pytest
-from consumers.declared import CONSUMERS
-from environments import ROOT, write
+from support.consumers.declared import CONSUMERS
+from support.environments import ROOT, write
 
 DEATHS = {"native": "macOS code", "before": 4, "given up": True, "done before": False}
 RESULT = {**DEATHS, "after": 0, "done": True}
@@ -60,7 +60,9 @@ def test_it_is_red_when_the_run_gave_anything_else(root: Path, changed: dict[str
         ("docs/proof.md", "| gunicorn ", "| Unicorn "),
     ],
 )
-def test_it_is_red_when_a_page_says_anything_else(root: Path, page: str, was: str, now: str) -> None:
+def test_it_is_red_when_a_page_says_anything_else(
+    root: Path, page: str, was: str, now: str
+) -> None:
     text = (root / page).read_text()
     write(root / page, text.replace(was, now, 1))
     assert text.count(was) and check(root, {**RESULTS}) == 1

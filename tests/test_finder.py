@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from environments import SWITCH, Venv, clean_environ
+from support.environments import SWITCH, Venv, clean_environ
 
 import airflow_setproctitle_shim as shim
 
@@ -41,7 +41,9 @@ def as_it_was() -> Iterator[None]:
 
 def others() -> dict[str, object]:
     """What is in sys.modules but the shim's own modules, which stay."""
-    return {name: module for name, module in sys.modules.items() if not name.startswith(shim.__name__)}
+    return {
+        name: module for name, module in sys.modules.items() if not name.startswith(shim.__name__)
+    }
 
 
 def served() -> Any:
@@ -99,7 +101,11 @@ def test_threads_that_switch_at_once_agree() -> None:
                 switch()
 
             # In every second round all activate, in the others half of them take it back.
-            switches = [shim.activate, shim.activate, *[(shim.activate, shim.deactivate)[number % 2]] * 2]
+            switches = [
+                shim.activate,
+                shim.activate,
+                *[(shim.activate, shim.deactivate)[number % 2]] * 2,
+            ]
             threads = [threading.Thread(target=work, args=(switch,)) for switch in switches]
             for thread in threads:
                 thread.start()
@@ -184,9 +190,7 @@ def test_all_works_on_after_the_files_are_gone(tmp_path: Path, early: bool, titl
         pytest.importorskip("processtitle", reason="needs processtitle, which needs CPython 3.10")
     pytest.importorskip("setproctitle._setproctitle", reason="needs the native setproctitle")
     shutil.copytree(PACKAGE, tmp_path / "site" / PACKAGE.name)
-    again = (
-        "del sys.modules['setproctitle']\nimport setproctitle\nassert setproctitle.getproctitle() == 'after'"
-    )
+    again = "del sys.modules['setproctitle']\nimport setproctitle\nassert setproctitle.getproctitle() == 'after'"
     code = UNINSTALLED.format(early="import setproctitle" * early, again="" if early else again)
     libraries = os.pathsep.join(path for path in sys.path if "site-packages" in path)
     done = subprocess.run(
@@ -215,7 +219,9 @@ import setproctitle
 setproctitle.setproctitle("title")
 print(setproctitle.getproctitle(), setproctitle._setproctitle.getproctitle(), setproctitle.__version__)
 """
-    out = make_venv("setproctitle").evaluate(code, **{SWITCH: "titles" * (sys.version_info >= (3, 10))})
+    out = make_venv("setproctitle").evaluate(
+        code, **{SWITCH: "titles" * (sys.version_info >= (3, 10))}
+    )
     assert out.split() == ["title", "title", "1.3.8"]
 
 
@@ -233,7 +239,10 @@ def test_the_finder_is_first_and_answers_for_setproctitle_only() -> None:
 def test_the_c_module_is_the_replacement_and_an_attribute_as_of_the_native_package() -> None:
     shim.activate()
     c_module = served()._setproctitle
-    assert c_module is sys.modules["setproctitle._setproctitle"] and c_module.__file__ == shim.finder.origin
+    assert (
+        c_module is sys.modules["setproctitle._setproctitle"]
+        and c_module.__file__ == shim.finder.origin
+    )
     assert not hasattr(c_module, "_setproctitle")
     c_module.setproctitle("a title")
     assert served().getproctitle() == "a title"

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from environments import ROOT, STARTUP_FILE, MadeOnce, Venv, uv
+from support.environments import ROOT, STARTUP_FILE, MadeOnce, Venv, uv
 
 pytestmark = pytest.mark.slow
 
@@ -47,7 +47,9 @@ def pip(tool: str, venv: Venv, command: str, *arguments: str) -> None:
     if tool == "uv":
         uv("pip", command, "--quiet", "--python", str(venv.python), *arguments)
     else:
-        option = {("--user", "install"): ["--user"], (tool, "uninstall"): ["-y"]}.get((tool, command), [])
+        option = {("--user", "install"): ["--user"], (tool, "uninstall"): ["-y"]}.get(
+            (tool, command), []
+        )
         venv.run("-m", "pip", command, "-q", *option, *arguments)
 
 
@@ -89,14 +91,18 @@ def owned(site_packages: Path) -> set[str]:
     return {line.partition(",")[0] for line in record.read_text().splitlines()} & {STARTUP_FILE}
 
 
-def test_an_upgrade_replaces_the_older_version_completely(wheel: Path, sdist: Path, tmp_path: Path) -> None:
+def test_an_upgrade_replaces_the_older_version_completely(
+    wheel: Path, sdist: Path, tmp_path: Path
+) -> None:
     older = checkout(sdist, tmp_path)
     module = older / "src/airflow_setproctitle_shim/__init__.py"
     text = module.read_text()
     version = text.partition('__version__ = "')[2].partition('"')[0]
     module.write_text(text.replace(f'"{version}"', '"0.0.1"'))
     (older / "src/airflow_setproctitle_shim/gone.py").touch()
-    (older / "src/airflow_setproctitle_shim.pth").write_text("raise SystemExit('the old startup file runs')")
+    (older / "src/airflow_setproctitle_shim.pth").write_text(
+        "raise SystemExit('the old startup file runs')"
+    )
     venv = Venv.make(tmp_path / "venv")
     venv.install(str(older))
     assert (venv.site_packages / "airflow_setproctitle_shim/gone.py").exists()

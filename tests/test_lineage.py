@@ -7,10 +7,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from environments import Venv, write
+from support.environments import Venv, write
 
 LINEAGE = "AIRFLOW_SETPROCTITLE_SHIM_LINEAGE"
-CONSTANTS = {"PIPELINE_OUTLETS": "pipeline_outlets", "PIPELINE_INLETS": "pipeline_inlets", "AUTO": "auto"}
+CONSTANTS = {
+    "PIPELINE_OUTLETS": "pipeline_outlets",
+    "PIPELINE_INLETS": "pipeline_inlets",
+    "AUTO": "auto",
+}
 NAMES = ", ".join(CONSTANTS)
 
 # Airflow's side: what settings.initialize() does, then an import as plugins do it.
@@ -43,7 +47,9 @@ def test_asked_for_the_constants_are_put_back_and_none_that_is_there_is_overridd
 def test_unasked_the_import_fails_as_it_does_without_us(
     linux: Venv, tmp_path: Path, environ: dict[str, str]
 ) -> None:
-    done = linux.run("-c", INITIALIZE + PLUGIN, check=False, PYTHONPATH=airflow(tmp_path), **environ)
+    done = linux.run(
+        "-c", INITIALIZE + PLUGIN, check=False, PYTHONPATH=airflow(tmp_path), **environ
+    )
     assert "ImportError: cannot import name 'PIPELINE_OUTLETS'" in done.stderr
     assert LINEAGE not in done.stderr
 
@@ -63,12 +69,17 @@ def test_a_broken_wrapt_does_not_keep_airflow_from_starting(linux: Venv, tmp_pat
     done = linux.run("-c", code, PYTHONPATH=airflow(tmp_path), **{LINEAGE: "1"})
     assert done.stdout == "started\n"
     why = "ModuleNotFoundError: import of wrapt halted; None in sys.modules"
-    assert done.stderr == f"WARNING:airflow_setproctitle_shim.lineage:{LINEAGE}=1 has no effect: {why}\n"
+    assert (
+        done.stderr
+        == f"WARNING:airflow_setproctitle_shim.lineage:{LINEAGE}=1 has no effect: {why}\n"
+    )
 
 
 def test_code_one_can_change_imports_them_from_a_module_that_does_nothing_else(linux: Venv) -> None:
     code = f"import sys; sys.platform = 'darwin'\nfrom airflow_setproctitle_shim.lineage import {NAMES}\n"
     done = linux.run("-c", code + SHOW, **{LINEAGE: "maybe"})
     assert (json.loads(done.stdout), done.stderr) == (CONSTANTS, "")
-    state = "import airflow_setproctitle_shim as shim; print(shim.is_active(), 'wrapt' in sys.modules)"
+    state = (
+        "import airflow_setproctitle_shim as shim; print(shim.is_active(), 'wrapt' in sys.modules)"
+    )
     assert linux.evaluate(code + state, **{LINEAGE: "on"}) == "False False"

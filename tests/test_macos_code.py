@@ -11,13 +11,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from consumers.harness import NativeCode
-from environments import ROOT, SWITCH, Venv
+from support.consumers.harness import NativeCode
+from support.environments import ROOT, SWITCH, Venv
 
 pytest.importorskip("lief", reason="needs the dependency group macos-code")
 pytest.importorskip("unicorn", reason="needs the dependency group macos-code")
 
-from macos_code import table
+from support.macos_code import table
 
 pytestmark = pytest.mark.slow
 
@@ -27,13 +27,17 @@ def test_each_release_calls_what_the_page_says_and_a_newer_one_what_the_last_did
     known = {re.sub(r" [\d.]+", "", release): calls for release, calls in page.items()}
     for row in rows:
         expected = page.get(row.release) or known[re.sub(r" [\d.]+", "", row.release)]
-        again = f"python tests/macos_code/table.py -v '{row.release.partition(',')[0].replace(' ', '==')}'"
+        again = f"python tests/support/macos_code/table.py -v '{row.release.partition(',')[0].replace(' ', '==')}'"
         assert row.calls == expected, (
             f"{' | '.join(row.cells())}\ndiffers from {table.PAGE.name}; see {again}"
         )
     assert page.keys() <= {row.release for row in rows}
 
-    found = {row.release.rpartition(" ")[2]: "".join(row.calls) for row in rows if "fork_safe" in row.release}
+    found = {
+        row.release.rpartition(" ")[2]: "".join(row.calls)
+        for row in rows
+        if "fork_safe" in row.release
+    }
     assert "set" in found["fork_safe_only=False"], "the emulator no longer tells"
     assert not re.search(r"\d", found["fork_safe_only=True"])
 
@@ -59,10 +63,14 @@ if __name__ == "__main__":
 """
 
 
-def run(venv: Venv, native: NativeCode, log: Path, code: str, **variables: str) -> tuple[str, Counter[str]]:
+def run(
+    venv: Venv, native: NativeCode, log: Path, code: str, **variables: str
+) -> tuple[str, Counter[str]]:
     """Run code with the macOS code in reach; return what it printed and how often what happened in that code."""
     log.write_text("")
-    printed = venv.evaluate(code, PYTHONPATH=str(native.path), NATIVE_CODE_LOG=str(log), **variables)
+    printed = venv.evaluate(
+        code, PYTHONPATH=str(native.path), NATIVE_CODE_LOG=str(log), **variables
+    )
     return printed, Counter(line.split()[1] for line in log.read_text().splitlines())
 
 

@@ -8,7 +8,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from environments import ROOT, uv
+from support.environments import ROOT, uv
 
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -30,7 +30,9 @@ def test_no_link_of_the_page_is_relative(page: str) -> None:
 
 
 def test_the_page_has_every_word_of_the_readme(page: str) -> None:
-    assert re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", page) == re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", README)
+    assert re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", page) == re.sub(
+        r"\[([^\]]*)\]\([^)]*\)", r"\1", README
+    )
 
 
 @pytest.mark.slow

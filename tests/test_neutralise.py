@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from environments import STAND_IN, Venv, clean_environ
+from support.environments import STAND_IN, Venv, clean_environ
 
 import airflow_setproctitle_shim as shim
 
@@ -70,7 +70,12 @@ def test_module_and_imported_names_stop_reaching_native_code_and_deactivate_give
     before, title = [identities(module) for module in modules], native.getproctitle()
     shim.activate()
     elsewhere.setproctitle("a title")
-    assert native.getproctitle() == native._setproctitle.getproctitle() == elsewhere.title() == "a title"
+    assert (
+        native.getproctitle()
+        == native._setproctitle.getproctitle()
+        == elsewhere.title()
+        == "a title"
+    )
     shim.deactivate()
     assert [identities(module) for module in modules] == before
     assert native.getproctitle() == title
@@ -146,7 +151,9 @@ def test_the_replacement_beside_a_native_module_is_left_alone(native: types.Modu
     assert not is_native(native._setproctitle.setproctitle) and identities(ours) == before
 
 
-def test_a_module_whose_c_part_was_imported_anew_meanwhile_leaves_with_it(native: types.ModuleType) -> None:
+def test_a_module_whose_c_part_was_imported_anew_meanwhile_leaves_with_it(
+    native: types.ModuleType,
+) -> None:
     shim.activate()
     del sys.modules["setproctitle._setproctitle"]
     assert shim.is_ours(importlib.import_module("setproctitle._setproctitle"))
@@ -280,6 +287,10 @@ print("ok")
 
 def test_whatever_line_is_interrupted_deactivate_puts_everything_back() -> None:
     done = subprocess.run(
-        [sys.executable, "-c", INTERRUPTED], env=clean_environ(), capture_output=True, text=True, check=False
+        [sys.executable, "-c", INTERRUPTED],
+        env=clean_environ(),
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.stdout == "ok\n", done.stderr

@@ -15,10 +15,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from environments import ROOT, SIMULATED_MACOS, Venv, clean_environ
+from support.environments import ROOT, SIMULATED_MACOS, Venv, clean_environ
 
 pytestmark = pytest.mark.skipif(
-    sys.implementation.name == "pypy", reason="PyPy starts with other events and calls than the list has"
+    sys.implementation.name == "pypy",
+    reason="PyPy starts with other events and calls than the list has",
 )
 
 OURS = {
@@ -27,7 +28,11 @@ OURS = {
     "airflow_setproctitle_shim/replacement.py",
 }
 THE_TESTS = {*SIMULATED_MACOS, "audit_witness.py", "aaa_audit.pth", "program.py"}
-OTHERS = {"_virtualenv.py", "_virtualenv.pth", "stdlib: sitecustomize.py"}  # virtualenv's, uv's and Debian's
+OTHERS = {
+    "_virtualenv.py",
+    "_virtualenv.pth",
+    "stdlib: sitecustomize.py",
+}  # virtualenv's, uv's and Debian's
 
 # Everything that may happen, by audit event. What is not here must not.
 ALLOWED: dict[str, set[str] | None] = {
@@ -80,7 +85,7 @@ def innocent(tmp_path_factory: pytest.TempPathFactory, wheel: Path) -> Venv:
     venv = Venv.make(tmp_path_factory.mktemp("watched") / "venv")
     venv.unpack(wheel)
     venv.simulate_macos()
-    shutil.copy(ROOT / "tests/audit_witness.py", venv.site_packages)
+    shutil.copy(ROOT / "tests/support/audit_witness.py", venv.site_packages)
     (venv.site_packages / "aaa_audit.pth").write_text("import audit_witness\n")
     (venv.site_packages / "program.py").write_text(PROGRAM)
     venv.run(str(venv.site_packages / "program.py"))
@@ -96,8 +101,13 @@ def watched(innocent: Venv) -> Iterator[Venv]:
 
 def audited(venv: Venv) -> list[tuple[str, str]]:
     """What the program did that is not on the list."""
-    events = json.loads(venv.run(str(venv.site_packages / "program.py"), "report").stdout.splitlines()[-1])
-    assert ["import", "airflow_setproctitle_shim"] in events and ["import", "setproctitle"] in events
+    events = json.loads(
+        venv.run(str(venv.site_packages / "program.py"), "report").stdout.splitlines()[-1]
+    )
+    assert ["import", "airflow_setproctitle_shim"] in events and [
+        "import",
+        "setproctitle",
+    ] in events
     return [
         (event, what)
         for event, what in events
@@ -166,7 +176,9 @@ def harmless(call: str, venv: Venv) -> bool:
         return True
     if venv.site_packages not in path.parents:
         return path == venv.path / "pyvenv.cfg"
-    source = re.sub(r"__pycache__/(\w+)\.[\w.-]+", r"\1.py", str(path.relative_to(venv.site_packages)))
+    source = re.sub(
+        r"__pycache__/(\w+)\.[\w.-]+", r"\1.py", str(path.relative_to(venv.site_packages))
+    )
     return source in OURS | THE_TESTS | OTHERS
 
 
@@ -177,6 +189,8 @@ def test_the_kernel_sees_no_process_no_socket_no_write_and_no_file_of_others(
 
 
 @pytest.mark.parametrize(("offence", "_", "call"), [offence for offence in OFFENCES if offence[2]])
-def test_the_kernel_witness_sees(strace: str, watched: Venv, offence: str, _: object, call: str) -> None:
+def test_the_kernel_witness_sees(
+    strace: str, watched: Venv, offence: str, _: object, call: str
+) -> None:
     (watched.site_packages / OFFENCE).write_text(f"import sys; exec({offence!r})\n")
     assert any(re.search(call, seen) for seen in traced(strace, watched))

@@ -16,10 +16,12 @@ from typing import Any
 
 import pytest
 import test_consumers
-from consumers.declared import CONSUMERS
-from environments import ROOT, Venv, write
+from support.consumers.declared import CONSUMERS
+from support.environments import ROOT, Venv, write
 
-pytestmark = pytest.mark.skipif(sys.platform == "darwin", reason="on a Mac the script itself is run")
+pytestmark = pytest.mark.skipif(
+    sys.platform == "darwin", reason="on a Mac the script itself is run"
+)
 SCRIPT = ROOT / "tests/on_a_mac.sh"
 CLAIMS = ["startup", "probe", "hidden", "crash", "homebrew", "gunicorn", "celery", "airflow"]
 if sys.version_info >= (3, 10) and shutil.which("ps"):
@@ -51,7 +53,9 @@ MAC = {
     "bin/sleep": "#!/bin/sh",
     "bin/sw_vers": "#!/bin/sh\necho a stand-in",
     "bin/uname": "#!/bin/sh\necho Darwin",
-    "crash.ips": (ROOT / "tests/data/crash-reports/python3.12-airflow45124.ips").read_text(encoding="utf-8"),
+    "crash.ips": (ROOT / "tests/data/crash-reports/python3.12-airflow45124.ips").read_text(
+        encoding="utf-8"
+    ),
     "homebrew/opt/python@3.13/bin/python3.13": PYTHON,
     "python": PYTHON,
     "zzz.pth": SKIPS_HIDDEN + SHOWS_FLAG,
@@ -64,7 +68,9 @@ Run = Callable[..., "tuple[int, str]"]
 def probed(make_venv: Callable[..., Venv]) -> tuple[Venv, dict[str, Any]]:
     """An environment in which macOS is simulated, and what probe says there, as if it had not been."""
     venv = make_venv("setproctitle", extra="titles" if "titles" in CLAIMS else "")
-    said = venv.run("-m", "airflow_setproctitle_shim", "probe", "-n", "2", "--json", check=False).stdout
+    said = venv.run(
+        "-m", "airflow_setproctitle_shim", "probe", "-n", "2", "--json", check=False
+    ).stdout
     return venv, {**json.loads(said), "simulated": False}
 
 
@@ -87,7 +93,9 @@ def run(tmp_path: Path, probed: tuple[Venv, dict[str, Any]]) -> Run:
         environ = {"HOME": f"{home}", "PYTHON": f"{home}/python", "REPORT": f"{home}/report"}
         environ["PATH"] = f"{home}/bin:/usr/bin:/bin"
         command = ["sh", str(SCRIPT), *claims]
-        done = subprocess.run(command, env=environ, check=False, capture_output=True, text=True, timeout=300)
+        done = subprocess.run(
+            command, env=environ, check=False, capture_output=True, text=True, timeout=300
+        )
         return done.returncode, done.stdout + done.stderr
 
     return run
@@ -96,7 +104,9 @@ def run(tmp_path: Path, probed: tuple[Venv, dict[str, Any]]) -> Run:
 def test_it_is_green_where_all_is_proved_and_names_the_mac_that_was_played(run: Run) -> None:
     status, said = run(*CLAIMS)
     assert status == 0, said
-    assert f"**proved {len(CLAIMS)} of {len(CLAIMS)}**\n" in said and said.count(": proved\n") == len(CLAIMS)
+    assert f"**proved {len(CLAIMS)} of {len(CLAIMS)}**\n" in said and said.count(
+        ": proved\n"
+    ) == len(CLAIMS)
     assert "## macOS a stand-in" in said
 
 
@@ -115,14 +125,23 @@ OTHERWISE: dict[str, tuple[str, dict[str, Any]]] = {
         "startup",
         python(" mv ", ' rm "$3"/lib/*/site-packages/airflow_set*.pth && mv '),
     ),
-    "off changes nothing": ("startup", python("*) exec", "*) unset AIRFLOW_SETPROCTITLE_SHIM; exec")),
+    "off changes nothing": (
+        "startup",
+        python("*) exec", "*) unset AIRFLOW_SETPROCTITLE_SHIM; exec"),
+    ),
     "no child died": ("probe", {"probe": killed(without=0)}),
     "a child died with the shim, too": ("probe", {"probe": killed(**{"with": 1})}),
     "probe simulates": ("probe", {"probe": lambda _: {"simulated": True}}),
-    "ps shows no title": ("titles", {"bin/ps": '#!/bin/sh\necho "$7" | tr , "\\n" | sed "s/$/ python/"'}),
+    "ps shows no title": (
+        "titles",
+        {"bin/ps": '#!/bin/sh\necho "$7" | tr , "\\n" | sed "s/$/ python/"'},
+    ),
     "nothing was hidden": ("hidden", {"bin/chflags": "#!/bin/sh"}),
     "there is no chflags": ("hidden", {"bin/chflags": None}),
-    "it stays hidden": ("hidden", {"bin/chflags": CHFLAGS.replace("nohidden) mv", "nohidden) true || mv")}),
+    "it stays hidden": (
+        "hidden",
+        {"bin/chflags": CHFLAGS.replace("nohidden) mv", "nohidden) true || mv")},
+    ),
     "what mends it is not said": ("hidden", {"zzz.pth": SKIPS_HIDDEN}),
     "nobody died, so nothing is reported": ("crash", {"probe": killed(without=0)}),
     "no report was written": ("crash", {"crash.ips": ""}),
@@ -142,7 +161,9 @@ def test_it_is_not_green_where(claim: str, otherwise: dict[str, Any], run: Run) 
         pytest.skip("titles need Python 3.10 and ps")
     status, said = run(claim, **otherwise)
     assert status == 1, said
-    assert f"### {claim}: NOT PROVED\n" in said and f"**proved 0 of 1**, not proved: {claim}\n" in said
+    assert (
+        f"### {claim}: NOT PROVED\n" in said and f"**proved 0 of 1**, not proved: {claim}\n" in said
+    )
 
 
 def test_one_claim_that_is_not_proved_is_enough(run: Run) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from environments import SIMULATED_MACOS, Venv, clean_environ, write
+from support.environments import SIMULATED_MACOS, Venv, clean_environ, write
 
 MakeVenv = Callable[..., Venv]
 
@@ -53,7 +53,12 @@ if __name__ == "__main__":
 
 def prints_ok(*command: str, **variables: str) -> None:
     done = subprocess.run(
-        command, capture_output=True, text=True, check=False, timeout=300, env=clean_environ(**variables)
+        command,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+        env=clean_environ(**variables),
     )
     assert done.stdout == "ok\n", done.stderr
 
@@ -63,7 +68,9 @@ def test_a_wheel_on_sys_path_serves_the_replacement_after_activate(wheel: Path) 
     prints_ok(sys.executable, "-I", "-c", code, "activate", "sources")
 
 
-def test_a_zipapp_run_in_an_environment_with_the_shim_is_served(make_venv: MakeVenv, tmp_path: Path) -> None:
+def test_a_zipapp_run_in_an_environment_with_the_shim_is_served(
+    make_venv: MakeVenv, tmp_path: Path
+) -> None:
     mac = make_venv("setproctitle")
     write(tmp_path / "app/__main__.py", PROGRAM)
     zipapp.create_archive(tmp_path / "app", tmp_path / "app.pyz")

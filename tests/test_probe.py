@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from environments import SWITCH, Venv, write
-from processes import wait_for
+from support.environments import SWITCH, Venv, write
+from support.processes import wait_for
 
 from airflow_setproctitle_shim.diagnosis import cli, packages
 
@@ -46,11 +46,17 @@ def probe(capfd: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, dict
     return status, data, capfd.readouterr().out
 
 
-def test_workers_die_without_the_shim_and_none_does_with_it(capfd: pytest.CaptureFixture[str]) -> None:
+def test_workers_die_without_the_shim_and_none_does_with_it(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
     status, data, text = probe(capfd, "-n", "25")
     assert status == 0 and data["simulated"] and "SIMULATED" in text.splitlines()[0]
     assert (data["without"]["killed"], data["without"]["ends"]) == (25, {"SIGSEGV": 25})
-    assert (data["with"]["killed"], data["with"]["ends"], data["with"]["served"]) == (0, {"ok": 25}, True)
+    assert (data["with"]["killed"], data["with"]["ends"], data["with"]["served"]) == (
+        0,
+        {"ok": 25},
+        True,
+    )
     assert data["says"] in text
 
 
@@ -136,12 +142,17 @@ def test_however_the_probe_ends_no_process_is_left(tmp_path: Path, end: signal.S
     environ = {**os.environ, "PYTHONPATH": str(tmp_path)}
     seconds = "60" if end == signal.SIGINT else "5"
     with psutil.Popen(
-        [sys.executable, "-c", ON_A_MAC, seconds], env=environ, start_new_session=True, stderr=subprocess.PIPE
+        [sys.executable, "-c", ON_A_MAC, seconds],
+        env=environ,
+        start_new_session=True,
+        stderr=subprocess.PIPE,
     ) as probing:
         wait_for("a worker that hangs", (tmp_path / "begun").exists, 60)
         started = probing.children(recursive=True)
         assert started
-        (os.killpg if end == signal.SIGINT else os.kill)(probing.pid, end)  # Ctrl-C goes to the group.
+        (os.killpg if end == signal.SIGINT else os.kill)(
+            probing.pid, end
+        )  # Ctrl-C goes to the group.
         assert probing.wait(60) == -end
         assert probing.stderr.read() == b""
     assert not psutil.wait_procs(started, 30)[1]
@@ -151,7 +162,9 @@ def test_a_worker_that_hangs_is_ended_and_said(tmp_path: Path) -> None:
     write(tmp_path / "setproctitle.py", HANGS)
     environ = {**os.environ, "PYTHONPATH": str(tmp_path)}
     command = [sys.executable, "-c", ON_A_MAC, "1"]
-    done = subprocess.run(command, check=False, capture_output=True, text=True, env=environ, timeout=60)
+    done = subprocess.run(
+        command, check=False, capture_output=True, text=True, env=environ, timeout=60
+    )
     assert done.returncode == 1 and "1 hung" in done.stdout and "FAILED" in done.stdout
 
 

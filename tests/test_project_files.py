@@ -18,8 +18,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from environments import ROOT, STARTUP_FILE, MadeOnce, Venv, clean_environ, uv
 from packaging.requirements import Requirement
+from support.environments import ROOT, STARTUP_FILE, MadeOnce, Venv, clean_environ, uv
 
 NAME = "airflow-setproctitle-shim"
 PAGE = (ROOT / "docs/project-files.md").read_text(encoding="utf-8")
@@ -30,7 +30,9 @@ WITH_MARKER = ["requirements.txt", "pyproject.toml", "uv", "tox", "nox", "conda"
 
 def block(section: str, number: int = 0) -> str:
     """A code block of a section of the page."""
-    blocks: list[str] = re.findall(r"^```\w+\n(.*?)^```", SECTIONS[section], re.MULTILINE | re.DOTALL)
+    blocks: list[str] = re.findall(
+        r"^```\w+\n(.*?)^```", SECTIONS[section], re.MULTILINE | re.DOTALL
+    )
     return blocks[number]
 
 
@@ -44,7 +46,8 @@ def test_the_line_is_a_requirement_that_holds_on_macos_only(section: str) -> Non
     requirement = Requirement(LINE.findall(block(section))[0])
     assert requirement.marker is not None
     holds = {
-        name: requirement.marker.evaluate({"sys_platform": name}) for name in ("darwin", "linux", "win32")
+        name: requirement.marker.evaluate({"sys_platform": name})
+        for name in ("darwin", "linux", "win32")
     }
     assert holds == {"darwin": True, "linux": False, "win32": False}
 
@@ -96,7 +99,9 @@ PROJECT = f'[project]\nname = "app"\nversion = "1"\nrequires-python = ">={sys.ve
 
 @pytest.mark.slow
 @pytest.mark.parametrize("section", ["requirements.txt", "pyproject.toml"])
-def test_the_line_brings_the_package_to_a_mac_and_to_no_other_system(section: str, project: Project) -> None:
+def test_the_line_brings_the_package_to_a_mac_and_to_no_other_system(
+    section: str, project: Project
+) -> None:
     project.write(section, block(section))
     compiled = {
         system: project.uv("pip", "compile", "-q", "--python-platform", system, section)
@@ -112,7 +117,9 @@ def test_pip_reads_the_line_beside_a_lock(project: Project) -> None:
     venv = Venv.make(project.directory / ".venv")
     venv.install("pip")
     command = shlex.split(made_true(block("The trap: locks made on Linux", 1)))
-    subprocess.run([str(venv.python), "-m", *command], cwd=project.directory, env=project.environ, check=True)
+    subprocess.run(
+        [str(venv.python), "-m", *command], cwd=project.directory, env=project.environ, check=True
+    )
     assert has_it(venv.path)
 
 

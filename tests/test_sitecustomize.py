@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from environments import ROOT, SWITCH, Venv, write
+from support.environments import ROOT, SWITCH, Venv, write
 
 TEMPLATE = ROOT / "sitecustomize_template"
 STATE = "import sys; print(getattr(sys.meta_path[0], '__module__', '-'), sys.modules.get('hidden_ran', ''))"
@@ -64,14 +64,19 @@ def test_the_hidden_sitecustomize_is_the_one_that_others_import(
 ) -> None:
     (tmp_path / "sitecustomize.py").write_text("MINE = 'mine'\n")
     path = f"{target}{os.pathsep}{tmp_path}"
-    assert bare_mac.evaluate("import sitecustomize; print(sitecustomize.MINE)", PYTHONPATH=path) == "mine"
+    assert (
+        bare_mac.evaluate("import sitecustomize; print(sitecustomize.MINE)", PYTHONPATH=path)
+        == "mine"
+    )
 
 
 @pytest.mark.parametrize("error", ["SyntaxError", "PermissionError", "ImportError"])
 def test_a_broken_package_does_not_keep_the_hidden_one_from_running(
     bare_mac: Venv, tmp_path: Path, error: str
 ) -> None:
-    write(tmp_path / "broken/airflow_setproctitle_shim.py", f"raise {error}('as found on a disk')\n")
+    write(
+        tmp_path / "broken/airflow_setproctitle_shim.py", f"raise {error}('as found on a disk')\n"
+    )
     write(tmp_path / "hidden/sitecustomize.py", HIDDEN["well"] or "")
     path = os.pathsep.join(map(str, (TEMPLATE, tmp_path / "broken", tmp_path / "hidden")))
     done = bare_mac.run("-c", STATE, PYTHONPATH=path)
@@ -79,7 +84,9 @@ def test_a_broken_package_does_not_keep_the_hidden_one_from_running(
 
 
 def test_a_target_installation_serves_the_replacement(bare_mac: Venv, target: Path) -> None:
-    served = bare_mac.evaluate("import setproctitle; print(setproctitle.__file__)", PYTHONPATH=str(target))
+    served = bare_mac.evaluate(
+        "import setproctitle; print(setproctitle.__file__)", PYTHONPATH=str(target)
+    )
     assert served == str(target / "airflow_setproctitle_shim/replacement.py")
 
 

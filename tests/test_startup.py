@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from environments import ROOT, STARTUP_FILE, SWITCH, Venv, clean_environ
+from support.environments import ROOT, STARTUP_FILE, SWITCH, Venv, clean_environ
 
 import airflow_setproctitle_shim as shim
 
@@ -193,9 +193,13 @@ print("ok")
 # --- real environments
 
 
-def test_on_macos_every_interpreter_serves_the_replacement_and_sees_the_real_platform(mac: Venv) -> None:
+def test_on_macos_every_interpreter_serves_the_replacement_and_sees_the_real_platform(
+    mac: Venv,
+) -> None:
     assert state(mac) == {"loaded": True, "finders": 1, "platform": sys.platform}
-    assert mac.evaluate("import setproctitle; print(setproctitle.__file__)").endswith("replacement.py")
+    assert mac.evaluate("import setproctitle; print(setproctitle.__file__)").endswith(
+        "replacement.py"
+    )
 
 
 def test_on_linux_nothing_of_ours_is_loaded_and_setproctitle_is_native(linux: Venv) -> None:
@@ -211,7 +215,9 @@ def test_switched_off_setproctitle_is_native_in_child_processes_too(mac: Venv) -
 def test_the_wheel_has_this_startup_file_and_no_other(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
-    assert [name for name in names if name.endswith((".pth", ".start"))] == ["airflow_setproctitle_shim.pth"]
+    assert [name for name in names if name.endswith((".pth", ".start"))] == [
+        "airflow_setproctitle_shim.pth"
+    ]
     assert "airflow_setproctitle_shim/py.typed" in names
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from environments import ROOT, SIMULATED_MACOS, SWITCH, Venv, distribution, write
+from support.environments import ROOT, SIMULATED_MACOS, SWITCH, Venv, distribution, write
 
 from airflow_setproctitle_shim.diagnosis import status
 
@@ -53,7 +53,9 @@ def test_on_says_whom_it_protects_and_what_becomes_of_titles(fresh_venv: Venv) -
     assert data["import_runs"].endswith("replacement.py")
 
 
-def test_on_linux_one_line_says_that_it_is_not_needed_and_whom_it_would_protect(fresh_venv: Venv) -> None:
+def test_on_linux_one_line_says_that_it_is_not_needed_and_whom_it_would_protect(
+    fresh_venv: Venv,
+) -> None:
     install(fresh_venv, "gunicorn 23.0.0")
     for name in SIMULATED_MACOS:
         (fresh_venv.site_packages / name).unlink()
@@ -67,7 +69,9 @@ def test_where_no_known_program_is_installed_exactly_that_is_said(fresh_venv: Ve
 
 
 @pytest.mark.parametrize("processtitle", [True, False])
-def test_titles_are_those_of_the_module_that_is_imported(fresh_venv: Venv, processtitle: bool) -> None:
+def test_titles_are_those_of_the_module_that_is_imported(
+    fresh_venv: Venv, processtitle: bool
+) -> None:
     if processtitle:
         distribution(
             fresh_venv.site_packages,
@@ -116,7 +120,10 @@ def put_elsewhere(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 REASONS: dict[str, tuple[Callable[[Path, pytest.MonkeyPatch], object], str]] = {
-    "missing": (lambda file, _: file.unlink(), "--force-reinstall --no-deps airflow-setproctitle-shim"),
+    "missing": (
+        lambda file, _: file.unlink(),
+        "--force-reinstall --no-deps airflow-setproctitle-shim",
+    ),
     "hides": (hide, "chflags -R nohidden"),
     "lies where": (put_elsewhere, "sitecustomize > '"),
     "": (lambda _, __: None, ""),
@@ -134,7 +141,9 @@ def test_what_keeps_the_startup_file_from_running_is_said_with_what_mends_it(
     assert reason in why and mends in fix and bool(why) is bool(reason)
 
 
-def test_a_remedy_is_a_command_that_works(startup_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_remedy_is_a_command_that_works(
+    startup_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     put_elsewhere(startup_file, monkeypatch)
     for lines in (1, 2):  # It makes the file, and does not overwrite one that is there.
         subprocess.run(["sh", "-c", status.why_skipped()[1]], check=True)

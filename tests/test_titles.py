@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from environments import STAND_IN, SWITCH, Venv
+from support.environments import STAND_IN, SWITCH, Venv
 
 TITLES = {SWITCH: "titles", "PYTHONPATH": str(STAND_IN)}
 
@@ -27,7 +27,9 @@ def with_processtitle(make_venv: Callable[..., Venv], tmp_path: Path) -> Callabl
 
     def run(processtitle: str, code: str, *flags: str) -> str:
         (tmp_path / "processtitle.py").write_text(processtitle)
-        done = make_venv().run(*flags, "-c", code, **{SWITCH: "titles", "PYTHONPATH": str(tmp_path)})
+        done = make_venv().run(
+            *flags, "-c", code, **{SWITCH: "titles", "PYTHONPATH": str(tmp_path)}
+        )
         return done.stdout + done.stderr
 
     return run
@@ -282,7 +284,11 @@ def test_threads_that_set_titles_while_the_interpreter_ends_abort_no_process(ven
 
 BROKEN = {
     "missing": ("raise ImportError('not here')", "ImportError: not here", True),
-    "too old": ("def prepare(): pass\nset_to = None\n", "TypeError: prepare() got an unexpected", True),
+    "too old": (
+        "def prepare(): pass\nset_to = None\n",
+        "TypeError: prepare() got an unexpected",
+        True,
+    ),
     "failing": ("def prepare(**_): raise OSError('no argv')\n", "OSError: no argv", False),
     "failing later": (
         "def prepare(**_): pass\ndef set_to(title): raise OSError('no room')\n",
@@ -290,12 +296,18 @@ BROKEN = {
         False,
     ),
 }
-SHOWWARNING_RAISES = "def show(*_, **__): raise RuntimeError\nimport warnings; warnings.showwarning = show\n"
+SHOWWARNING_RAISES = (
+    "def show(*_, **__): raise RuntimeError\nimport warnings; warnings.showwarning = show\n"
+)
 
 
 @pytest.mark.parametrize(
     ("how", "warned"),
-    [*((how, "") for how in BROKEN), ("missing", "-W error"), ("failing later", "showwarning raises")],
+    [
+        *((how, "") for how in BROKEN),
+        ("missing", "-W error"),
+        ("failing later", "showwarning raises"),
+    ],
 )
 def test_a_broken_processtitle_is_named_once_with_what_helps_and_harms_nobody(
     with_processtitle: Callable[..., str], how: str, warned: str
@@ -331,10 +343,14 @@ setproctitle.setproctitle("main again")
 """
 
 
-def test_in_a_subinterpreter_it_says_whose_the_titles_are(with_processtitle: Callable[..., str]) -> None:
+def test_in_a_subinterpreter_it_says_whose_the_titles_are(
+    with_processtitle: Callable[..., str],
+) -> None:
     if sys.implementation.name == "pypy":
         pytest.skip("PyPy has no subinterpreters")
-    source = "import sys\ndef prepare(**_): pass\ndef set_to(title): sys.stdout.write(title + '\\n')\n"
+    source = (
+        "import sys\ndef prepare(**_): pass\ndef set_to(title): sys.stdout.write(title + '\\n')\n"
+    )
     out = with_processtitle(source, SUBINTERPRETER)
     assert out.startswith("main\nmain again\n") and "sub\n" not in out
     assert out.count("main interpreter") == 1 and "pip install" not in out

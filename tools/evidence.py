@@ -19,8 +19,8 @@ from typing import Any
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
 
-from consumers.declared import CONSUMERS
-from consumers.harness import RESULTS, Consumer
+from support.consumers.declared import CONSUMERS
+from support.consumers.harness import RESULTS, Consumer
 
 # A row of results: the consumer, and what harness.record() kept of it.
 Row = tuple[Consumer, dict[str, Any]]
@@ -92,7 +92,9 @@ def generated(page: Path, parts: dict[str, Callable[[list[Row]], str]], rows: li
 def main(arguments: list[str], root: Path = ROOT) -> int:
     """Write or check every page; return the exit status."""
     if arguments not in ([], ["--check"]):
-        print(f"not understood: {' '.join(arguments)}; there is --check, or nothing", file=sys.stderr)
+        print(
+            f"not understood: {' '.join(arguments)}; there is --check, or nothing", file=sys.stderr
+        )
         return 2
     rows = results(root)
     differ = 0

@@ -28,7 +28,9 @@ def startup() -> None:
         if value not in ON:
             from .stderr import say
 
-            say(f"{VARIABLE}={value!r} is not one of {', '.join(ON[1:] + OFF)}; it is taken as 'auto'")
+            say(
+                f"{VARIABLE}={value!r} is not one of {', '.join(ON[1:] + OFF)}; it is taken as 'auto'"
+            )
     except Exception as error:  # noqa: BLE001  # Python, or Airflow, would not start
         try:
             from .stderr import say
@@ -85,7 +87,9 @@ def deactivate() -> None:
 
 def is_active() -> bool:
     """Return whether `import setproctitle` is answered by the shim."""
-    return any(one is finder for one in list(sys.meta_path or ()))  # None while the interpreter shuts down
+    return any(
+        one is finder for one in list(sys.meta_path or ())
+    )  # None while the interpreter shuts down
 
 
 def is_ours(module: object) -> bool:
@@ -117,7 +121,9 @@ class Finder:
         if name != "setproctitle" and name != "setproctitle._setproctitle":
             return None
         if target is not None and not is_ours(target):
-            return None  # The native module is reloaded, over functions that are neutralised already.
+            return (
+                None  # The native module is reloaded, over functions that are neutralised already.
+            )
         loader = _importlib.SourceFileLoader(name, finder.origin)
         try:
             loader.path_stats(finder.origin)

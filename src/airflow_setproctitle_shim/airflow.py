@@ -28,7 +28,10 @@ def switch_on() -> None:
             why = f": {reason}. Mend it with: {fix.splitlines()[0]}"
     except Exception as error:  # noqa: BLE001  # as above
         why = f"; the reason could not be found out ({type(error).__name__}: {error})"
-    log.warning("airflow-setproctitle-shim was switched on late, by Airflow, not at interpreter start%s", why)
+    log.warning(
+        "airflow-setproctitle-shim was switched on late, by Airflow, not at interpreter start%s",
+        why,
+    )
 
 
 switch_on()

@@ -1,4 +1,4 @@
-"""Switches airflow-setproctitle-shim on where Python reads no startup files (pip --target, PYTHONPATH).
+"""Switches airflow-setproctitle-shim on where Python reads no startup files (pip install --target).
 
 Put it into a directory on PYTHONPATH. `site` imports the first sitecustomize it finds, at every
 interpreter start; this one then runs the one that it hides, as if it were not there.

@@ -28,10 +28,14 @@ def offer() -> None:
 
             when_imported("airflow.lineage")(add_to)
         except Exception as error:  # noqa: BLE001  # Airflow would not start
-            log.warning("%s=%s has no effect: %s: %s", LINEAGE_VARIABLE, value, type(error).__name__, error)
+            log.warning(
+                "%s=%s has no effect: %s: %s", LINEAGE_VARIABLE, value, type(error).__name__, error
+            )
     elif value not in ("", *OFF):
         accepted = ", ".join(LINEAGE_ON + OFF)
-        log.warning("%s=%r is not one of %s; it is taken as 'off'", LINEAGE_VARIABLE, value, accepted)
+        log.warning(
+            "%s=%r is not one of %s; it is taken as 'off'", LINEAGE_VARIABLE, value, accepted
+        )
 
 
 def add_to(module: object) -> None:

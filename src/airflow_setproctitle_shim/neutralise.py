@@ -62,7 +62,9 @@ def _is_native(value: Any) -> bool:
     # By type(), as a proxy's class lies, and as attributes of anything else may run somebody's code.
     if type(value) is FunctionType:
         module, spec = value.__globals__.get("__name__"), value.__globals__.get("__spec__")
-    elif type(value).__name__ == "builtin_function_or_method":  # which types has no name for on PyPy
+    elif (
+        type(value).__name__ == "builtin_function_or_method"
+    ):  # which types has no name for on PyPy
         module, spec = value.__module__, None
     else:
         return False
@@ -77,7 +79,9 @@ def _wrapper(native: Any) -> Neutralised:
     """Return the one wrapper of a native function."""
     safe = getattr(replacement, native.__name__)
     # `enabled`: whoever kept the wrapper has the native function back after deactivate().
-    made = Neutralised(native, lambda _native, _self, args, kwargs: safe(*args, **kwargs), enabled=is_active)
+    made = Neutralised(
+        native, lambda _native, _self, args, kwargs: safe(*args, **kwargs), enabled=is_active
+    )
     wrapper: Neutralised = finder.wrappers.setdefault(id(native), made)
     return wrapper
 

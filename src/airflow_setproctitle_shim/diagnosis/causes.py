@@ -14,7 +14,9 @@ CONSOLE = "Open the report in Console, and ask the makers of the library at the 
 # The second line is a word about the first, which is to be copied.
 FAULTHANDLER = "export PYTHONFAULTHANDLER=1\nPython then prints where it was when it died."
 NO_PROXY = "export NO_PROXY='*'\nPython then does not ask macOS for its proxies."
-NO_KERBEROS = "export PGGSSENCMODE=disable\nPostgreSQL's library then does not ask macOS for Kerberos."
+NO_KERBEROS = (
+    "export PGGSSENCMODE=disable\nPostgreSQL's library then does not ask macOS for Kerberos."
+)
 NO_CHECK = "export OBJC_DISABLE_INITIALIZE_FORK_SAFETY=YES\nObjective-C then does not end forked processes."
 ONE_KEY = "export AIRFLOW__API_AUTH__JWT_SECRET=...\nOne secret for all parts of Airflow. Compare their clocks, too."
 TRY = (RESTART, FAULTHANDLER, NO_PROXY, NO_KERBEROS, NO_CHECK, SPAWN)
@@ -85,7 +87,9 @@ def of_report(lines: str, cut_off: bool = False) -> tuple[Cause, str]:
     """Return the cause that a crash report's lines tell, and the line that tells it ("" if none does)."""
     for cause in CAUSES[:4] if cut_off else CAUSES:
         if found := re.search(cause.native, lines):
-            return cause, lines[: found.end()].rpartition("\n")[2] + lines[found.end() :].partition("\n")[0]
+            return cause, lines[: found.end()].rpartition("\n")[2] + lines[found.end() :].partition(
+                "\n"
+            )[0]
     return UNKNOWN, ""
 
 

@@ -30,7 +30,12 @@ Tells whether setproctitle can crash forked processes here. Changes nothing.
 Exit status: 0 fine, 1 something is to be done, 2 wrong usage.
 """
 # The options that each command takes.
-COMMANDS = {"status": ["--json"], "probe": ["--json", "-n"], "doctor": ["--json"], "sitecustomize": []}
+COMMANDS = {
+    "status": ["--json"],
+    "probe": ["--json", "-n"],
+    "doctor": ["--json"],
+    "sitecustomize": [],
+}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -58,7 +63,9 @@ def parse(arguments: list[str]) -> tuple[str, dict[str, str], list[str]]:
     """Return the command, the options and the PATHs that are given. Raises GetoptError where that is wrong usage."""
     given, operands = getopt.gnu_getopt(arguments, "hVn:", ["help", "version", "json"])
     options, (command, *paths) = {"-n": "20", **dict(given)}, operands or [""]
-    asked = [option.strip("-")[0] for option, _ in given if option in ("-h", "--help", "-V", "--version")]
+    asked = [
+        option.strip("-")[0] for option, _ in given if option in ("-h", "--help", "-V", "--version")
+    ]
     if asked or not arguments:
         return "help" if asked[:1] in ([], ["h"]) else "version", options, []
     if command not in COMMANDS:
@@ -98,7 +105,9 @@ def _run(command: str, options: dict[str, str], paths: list[str]) -> int:
         data, lines = (found := status()), printing.of_status(found)
     # What would drive the terminal is not printed: it may come from anybody's files.
     lines = ["".join(it if it.isprintable() else "?" for it in line) for line in lines]
-    _print((json.dumps(data, indent=2) if "--json" in options else "\n".join(lines)) + "\n", sys.stdout)
+    _print(
+        (json.dumps(data, indent=2) if "--json" in options else "\n".join(lines)) + "\n", sys.stdout
+    )
     return int(not data["ok"])  # whatever becomes of the output
 
 

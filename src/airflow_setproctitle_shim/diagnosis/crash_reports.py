@@ -41,12 +41,16 @@ def read_report(text: str, place: str) -> Iterator[Sign]:
     """Yield a sign for each crash report of Python. Raises ValueError at the end if one is cut off."""
     text = "\n" + re.sub(r"(?m)^[ >`]+|[ \r]+$", "", text.translate({9: " ", 160: " "}))
     text, _, body = text.partition("\n{")
-    parts = [_of_text(part) for part in re.split(r"(?m)^(?=Process: )", text) if REPORT.search(part)]
+    parts = [
+        _of_text(part) for part in re.split(r"(?m)^(?=Process: )", text) if REPORT.search(part)
+    ]
     bodies = [_of_json("{" + body)] if body else []
     # A report that stands there in text and in JSON is one.
     crashes = [crash for crash in parts if crash.frames] or bodies or parts
     for crash in (crash for crash in crashes if crash.pythons):
-        lines = "\n".join([*(frame.replace("com.apple.", "", 1) for frame in crash.frames), crash.notes])
+        lines = "\n".join(
+            [*(frame.replace("com.apple.", "", 1) for frame in crash.frames), crash.notes]
+        )
         cause, told = causes.of_report(lines, cut_off=not crash.whole)
         # A text has the system's notes, wherever it is cut off: people copy them first.
         if cause is causes.UNKNOWN and crash in parts:
@@ -93,4 +97,6 @@ def _of_json(text: str) -> Crash:
     time = "".join(re.findall(VALUE % "timestamp|captureTime", notes)[-1:])
     whole, pythons = bool(images), any(map(PYTHON.search, [*names, *images]))
     notes += f"\n{body.get('asi')}\n{body.get('termination')}"
-    return Crash(pythons, frames, notes, time, whole, '"threads"' not in text or bool(FORKED.search(notes)))
+    return Crash(
+        pythons, frames, notes, time, whole, '"threads"' not in text or bool(FORKED.search(notes))
+    )

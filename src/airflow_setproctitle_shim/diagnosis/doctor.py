@@ -14,7 +14,9 @@ from . import causes, crash_reports, signs
 from .status import status
 
 SAVE = "airflow standalone > standalone.log 2>&1\nStart it again like this, or as you do, and save what it prints."
-REPORTS = "Run `doctor` without a PATH, too: it reads macOS's own reports of deaths, which tell more."
+REPORTS = (
+    "Run `doctor` without a PATH, too: it reads macOS's own reports of deaths, which tell more."
+)
 Found = dict[str, tuple[int, signs.Sign]]  # how many signs of each cause, and the last one
 
 
@@ -35,7 +37,10 @@ def diagnose(named: list[str]) -> dict[str, Any]:
             not_read[path] = getattr(error, "strerror", None) or str(error)
         for cause, (count, last) in its.items():
             before, known = found.get(cause, (0, last))
-            found[cause] = before + count, max(known, last, key=lambda sign: signs.earliest(sign.time))
+            found[cause] = (
+                before + count,
+                max(known, last, key=lambda sign: signs.earliest(sign.time)),
+            )
     since = None if named else signs.earliest(shim["installed"])
     told = [_told(cause, *found[cause.name], since) for cause in causes.ALL if cause.name in found]
     deaths = [row for row in told if row["cause"] != causes.API.name]
@@ -54,7 +59,9 @@ def _told(cause: causes.Cause, count: int, last: signs.Sign, since: float | None
     attention = cause in causes.CAUSES and not (value and os.environ.get(name) == value)
     if cause.prevented is not False:
         attention = since is None or signs.earliest(last.time) > since
-    advice = [REPORTS, *cause.helps] if since is None and cause is causes.UNKNOWN else [*cause.helps]
+    advice = (
+        [REPORTS, *cause.helps] if since is None and cause is causes.UNKNOWN else [*cause.helps]
+    )
     return {
         "cause": cause.name, "prevented": cause.prevented, "says": cause.says, "advice": advice,
         "source": cause.source, "attention": attention, "count": count,
@@ -65,7 +72,9 @@ def _told(cause: causes.Cause, count: int, last: signs.Sign, since: float | None
 def _places() -> list[str]:
     reports = [os.path.expanduser(f"{home}/Library/Logs/DiagnosticReports") for home in ("~", "")]
     home = os.path.expanduser(os.environ.get("AIRFLOW_HOME") or "~/airflow")
-    logs = [path for end in ("log", "out", "err") for path in glob.glob(f"{glob.escape(home)}/*.{end}")]
+    logs = [
+        path for end in ("log", "out", "err") for path in glob.glob(f"{glob.escape(home)}/*.{end}")
+    ]
     return [*reports, os.path.join(home, "logs"), *sorted(logs)]
 
 
@@ -80,13 +89,17 @@ def _files(places: list[str], not_read: dict[str, str]) -> Iterator[str]:
             for directory, _, names in os.walk(place, onerror=note):
                 # macOS keeps reports of much else beside those of crashes.
                 ends = (".ips", ".crash") if "DiagnosticReports" in directory else ("",)
-                files = (os.path.join(directory, name) for name in sorted(names) if name.endswith(ends))
+                files = (
+                    os.path.join(directory, name) for name in sorted(names) if name.endswith(ends)
+                )
                 yield from filter(os.path.isfile, files)
         elif place == "-" or os.path.exists(place):
             yield place
 
 
-def _signs(file: BinaryIO, head: bytes, place: str, looked_at: Counter[str]) -> Iterator[signs.Sign]:
+def _signs(
+    file: BinaryIO, head: bytes, place: str, looked_at: Counter[str]
+) -> Iterator[signs.Sign]:
     """Yield the signs in a file by what it holds, and count it."""
     if not (report := crash_reports.REPORT.search(head.decode("utf-8-sig", "replace"))):
         looked_at["log"] += 1

@@ -73,11 +73,15 @@ def callers() -> dict[str, str]:
     for dist in Distribution.discover():
         with contextlib.suppress(Exception):  # Other people's metadata may raise anything.
             # Not dist.name and the like, which parse all of the file as an e-mail.
-            head, _, _ = (dist.read_text("METADATA") or dist.read_text("PKG-INFO") or "").partition("\n\n")
+            head, _, _ = (dist.read_text("METADATA") or dist.read_text("PKG-INFO") or "").partition(
+                "\n\n"
+            )
             fields = {key.lower(): value for key, value in reversed(FIELD.findall(head))}
             name, version = re.sub(r"[-_.]+", "-", fields["name"]).lower(), fields["version"]
             # The first one found on sys.path is the one that is imported.
-            found.setdefault(name, (f"{name} {version}", what(name, version, bool(REQUIRES.search(head)))))
+            found.setdefault(
+                name, (f"{name} {version}", what(name, version, bool(REQUIRES.search(head))))
+            )
     return dict(sorted((program, does) for program, does in found.values() if does != GONE))
 
 
@@ -120,5 +124,7 @@ def installed() -> str:
     records = [Path(__file__)]
     with contextlib.suppress(Exception):
         records = [*startup_file()[0].parent.glob(f"{PACKAGE}-*.dist-info/RECORD")] or records
-    at = datetime.datetime.fromtimestamp(max(file.stat().st_mtime for file in records), datetime.timezone.utc)
+    at = datetime.datetime.fromtimestamp(
+        max(file.stat().st_mtime for file in records), datetime.timezone.utc
+    )
     return f"{at:%Y-%m-%d %H:%M:%S} +0000"

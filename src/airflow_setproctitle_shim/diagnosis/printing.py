@@ -29,7 +29,9 @@ def of_probe(probe: dict[str, Any]) -> list[str]:
     simulated = f" (SIMULATED: {probe['why_simulated']})" * probe["simulated"]
     lines = [f"{probe['with']['children']} workers forked, twice{simulated}"]
     for name in ("without", "with"):
-        ends = ", ".join(f"{count} {end}" for end, count in probe[name]["ends"].items() if end != "ok")
+        ends = ", ".join(
+            f"{count} {end}" for end, count in probe[name]["ends"].items() if end != "ok"
+        )
         killed = f"{name} the shim".ljust(17) + f"{probe[name]['killed']:3} killed"
         lines.append(f"  {killed} ({ends})" if ends else f"  {killed}")
     lines += [f"  ps  {line}" for line in probe["ps"][:5]]
@@ -65,12 +67,17 @@ def _of_death(death: dict[str, Any], beside_known: bool, installed: str) -> list
     if death["prevented"] is not False:  # Then it matters which came first.
         lines.append(f"  shim  installed {installed}")
     quote = textwrap.wrap(last["quote"], WIDTH - 10, max_lines=3, placeholder=" ...")
-    return [*lines, *(f"  {'' if number else 'line':6}| {line}" for number, line in enumerate(quote))]
+    return [
+        *lines,
+        *(f"  {'' if number else 'line':6}| {line}" for number, line in enumerate(quote)),
+    ]
 
 
 def _wrapped(text: str, indent: int = 0) -> list[str]:
     """Return a sentence's lines; `indent`: blanks before the second and later ones."""
-    wrapper = textwrap.TextWrapper(WIDTH, "", " " * indent, break_on_hyphens=False, break_long_words=False)
+    wrapper = textwrap.TextWrapper(
+        WIDTH, "", " " * indent, break_on_hyphens=False, break_long_words=False
+    )
     return wrapper.wrap(text)
 
 

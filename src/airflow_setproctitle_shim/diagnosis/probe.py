@@ -36,13 +36,18 @@ def probe(children: int) -> dict[str, Any]:
 def _verdict(off: dict[str, Any], on: dict[str, Any], value: str, children: int) -> tuple[str, str]:
     """Return what the two runs show, and a line to copy where something is to be done."""
     titles = [f"probe: worker {number}" for number in range(1, children + 1)]
-    if on["killed"] + on["ends"].get("ok", 0) < children or any("exit" in end for end in off["ends"]):
+    if on["killed"] + on["ends"].get("ok", 0) < children or any(
+        "exit" in end for end in off["ends"]
+    ):
         return f"FAILED: workers ended by themselves, or hung. {on['stderr'] or off['stderr']}", ""
     if not on["served"]:
         why, fix = status.why_skipped()
         return f"NOT OK: the shim is not on here. {why}", fix or f"{packages.COMMAND} status"
     if on["killed"]:
-        return f"NOT OK: {on['killed']} workers were killed with the shim.", f"{packages.COMMAND} doctor"
+        return (
+            f"NOT OK: {on['killed']} workers were killed with the shim.",
+            f"{packages.COMMAND} doctor",
+        )
     if value == "titles" and on["ps"] != titles:
         fix = packages.install(f"'{packages.DISTRIBUTION}[titles]'", "--upgrade")
         return "NOT OK: ps does not show the titles that were set.", fix
@@ -50,7 +55,10 @@ def _verdict(off: dict[str, Any], on: dict[str, Any], value: str, children: int)
         says = "NOT PROVED: no worker was killed without the shim, either. Try more of them."
         return says, f"{packages.COMMAND} probe -n {min(10 * children, 10_000)}"
     if value in OFF:
-        return f"NOT OK: the shim works, but {VARIABLE}={value} switches it off here.", f"unset {VARIABLE}"
+        return (
+            f"NOT OK: the shim works, but {VARIABLE}={value} switches it off here.",
+            f"unset {VARIABLE}",
+        )
     return "OK: the shim works.", ""
 
 
@@ -79,7 +87,9 @@ def _run(value: str, children: int, simulate: bool) -> dict[str, Any]:
 def _main(children: int, seconds: int, titles: bool, simulate: bool) -> None:
     """Get where an interpreter on a Mac is before its first fork, fork the workers, and print how they ended."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends the workers at once, too.
-    signal.alarm(2 * seconds)  # It ends, whatever hangs, and whatever became of those who wait for it.
+    signal.alarm(
+        2 * seconds
+    )  # It ends, whatever hangs, and whatever became of those who wait for it.
     with contextlib.suppress(LookupError):
         path, is_read = packages.startup_file()
         if simulate and is_read:

@@ -74,7 +74,9 @@ def read_log(file: BinaryIO, head: bytes, place: str) -> Iterator[Sign]:
         block += more
         sure = max(0, len(block) - AHEAD)
         end = (block.rfind(b"\n", 0, sure) + 1 or sure) if more else len(block)
-        found: dict[str, tuple[int, int, int]] = {}  # how often, and where the last line begins and ends
+        found: dict[
+            str, tuple[int, int, int]
+        ] = {}  # how often, and where the last line begins and ends
         for hit in DEATH.finditer(block, 0, end):
             begin = block.rfind(b"\n", 0, hit.start()) + 1
             if cause := _cause(block, begin, hit.start()):
@@ -83,7 +85,9 @@ def read_log(file: BinaryIO, head: bytes, place: str) -> Iterator[Sign]:
             its = TIME.search(block, begin, stop)
             when = its[0].decode() if its else _last_time(block, begin) or time
             line = number + block.count(b"\n", 0, begin)
-            quote = ANSI.sub("", block[begin : min(stop, begin + 1000)].decode(errors="replace")).strip()
+            quote = ANSI.sub(
+                "", block[begin : min(stop, begin + 1000)].decode(errors="replace")
+            ).strip()
             yield Sign(cause, f"{place}:{line}", when, quote, count)
         time = _last_time(block, end) or time
         number += block.count(b"\n", 0, end)

@@ -22,10 +22,14 @@ def why_skipped() -> tuple[str, str]:
     other = path.with_name("sitecustomize.py")
     lasting = f"{pkg.COMMAND} sitecustomize > {shlex.quote(str(other))}"
     if other.exists():
-        lasting = f"echo 'import {pkg.PACKAGE}; {pkg.PACKAGE}.startup()' >> {shlex.quote(str(other))}"
+        lasting = (
+            f"echo 'import {pkg.PACKAGE}; {pkg.PACKAGE}.startup()' >> {shlex.quote(str(other))}"
+        )
     unhide = f"chflags -R nohidden {shlex.quote(sys.prefix)}\nmacOS may hide it again. What lasts: {lasting}"
     there = path.exists()
-    hidden = there and getattr(path.lstat(), "st_flags", 0) & stat.UF_HIDDEN  # python/cpython #113659
+    hidden = (
+        there and getattr(path.lstat(), "st_flags", 0) & stat.UF_HIDDEN
+    )  # python/cpython #113659
     reasons = (
         (sys.flags.no_site, "Python was started with -S", "start Python without -S"),
         (not there, "the startup file is missing", pkg.install()),
@@ -38,11 +42,19 @@ def why_skipped() -> tuple[str, str]:
 def status() -> dict[str, Any]:
     """Return what `status --json` prints. Strings are "" for what is not there."""
     runs, shown = pkg.origin("setproctitle"), pkg.version("processtitle")
-    titles = f"shown by setproctitle {pkg.version('setproctitle')}" if runs else "none: no setproctitle here"
+    titles = (
+        f"shown by setproctitle {pkg.version('setproctitle')}"
+        if runs
+        else "none: no setproctitle here"
+    )
     if runs == REPLACEMENT:
         titles = "remembered, not shown"
         if finder.shows_titles:
-            titles = f"shown in ps by processtitle {shown}" if shown else f"{titles}: processtitle is missing"
+            titles = (
+                f"shown in ps by processtitle {shown}"
+                if shown
+                else f"{titles}: processtitle is missing"
+            )
     programs, protects = dict[str, str](), list[str]()
     try:
         programs = pkg.callers()
@@ -57,7 +69,14 @@ def status() -> dict[str, Any]:
         "shim": __version__, "installed": pkg.installed(), "variable": os.environ.get(VARIABLE, ""),
         "setproctitle": pkg.version("setproctitle"), "processtitle": shown, "import_runs": runs, "titles": titles,
     }  # fmt: skip
-    here = {"ok": ok, "on": is_active(), "says": says, "fix": fix, "protects": protects, "others": others}
+    here = {
+        "ok": ok,
+        "on": is_active(),
+        "says": says,
+        "fix": fix,
+        "protects": protects,
+        "others": others,
+    }
     return {**here, **facts}
 
 

@@ -67,7 +67,9 @@ def load(directory: Path, name: str) -> object:
     area = _area(memory)
     base = addressof(ctypes.c_char.from_buffer(area))
     _kept.extend([area, ctypes.py_object(_kept)])
-    ctypes.pythonapi.Py_IncRef(ctypes.py_object(_kept))  # The code is called until the interpreter is gone.
+    ctypes.pythonapi.Py_IncRef(
+        ctypes.py_object(_kept)
+    )  # The code is called until the interpreter is gone.
 
     def word(at: int) -> ctypes.c_uint64:
         return ctypes.c_uint64.from_address(base + at)
@@ -181,7 +183,9 @@ def _append(string: int, more: int, size: int | None, *_: int | None) -> int:
 def _area(content: bytes) -> mmap.mmap:
     """Memory for code and data, each process's own after fork."""
     flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
-    area = mmap.mmap(-1, len(content), flags=flags, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
+    area = mmap.mmap(
+        -1, len(content), flags=flags, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC
+    )
     area.write(content)
     return area
 
@@ -221,7 +225,9 @@ def _simulated() -> dict[str, int]:
         "_ZNSt3__15mutex4lockEv": real("pthread_mutex_lock"),
         "_ZNSt3__15mutex6unlockEv": real("pthread_mutex_unlock"),
         "_ZNSt3__15mutexD1Ev": real("pthread_mutex_destroy"),
-        "_ZNSt3__112basic_stringIcNS_11char_traitsIcEENS_9allocatorIcEEE6appendEPKcm": _function(_append),
+        "_ZNSt3__112basic_stringIcNS_11char_traitsIcEENS_9allocatorIcEEE6appendEPKcm": _function(
+            _append
+        ),
         "_ZdlPv": real("free"),
         "_Znwm": real("malloc"),
     }

@@ -10,7 +10,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from environments import CACHE, uv
+from support.environments import CACHE, uv
 
 PLATFORMS = {"arm64": "aarch64-apple-darwin", "x86_64": "x86_64-apple-darwin"}
 PLACE = CACHE / "macos"
@@ -53,5 +53,7 @@ def releases(name: str) -> list[str]:
     """Return the versions of a project on the index, oldest first."""
     pip = ["run", "--quiet", "--no-project", "--with", "pip", "python", "-m", "pip"]
     listing = uv(*pip, "index", "versions", name)
-    versions = re.findall(r"\d+(?:\.\d+)*", listing.partition("Available versions:")[2].partition("\n")[0])
+    versions = re.findall(
+        r"\d+(?:\.\d+)*", listing.partition("Available versions:")[2].partition("\n")[0]
+    )
     return sorted(versions, key=lambda version: [int(part) for part in version.split(".")])

@@ -9,7 +9,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from processes import free_port
+from support.processes import free_port
 
 from .harness import Place
 

@@ -9,8 +9,8 @@ import contextlib
 import json
 from pathlib import Path
 
-from macos_code import wheels
-from macos_code.image import read
+from support.macos_code import wheels
+from support.macos_code.image import read
 
 # The newest release of each that has a wheel for the Python.
 SETPROCTITLE = {"3.9": "setproctitle==1.3.7"}

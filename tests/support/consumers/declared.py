@@ -8,7 +8,7 @@ import urllib.request
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
-from processes import free_port
+from support.processes import free_port
 
 from . import services
 from .harness import Consumer, Place, get
@@ -32,7 +32,16 @@ def gunicorn(*options: str) -> Callable[[Place], None]:
         address = f"127.0.0.1:{free_port()}"
         replaced = ["--max-requests", "10", "--max-requests-jitter", "5"]
         place.start(
-            "python", "-m", "gunicorn", "-b", address, "-w", "4", *replaced, *options, "wsgi:application"
+            "python",
+            "-m",
+            "gunicorn",
+            "-b",
+            address,
+            "-w",
+            "4",
+            *replaced,
+            *options,
+            "wsgi:application",
         )
         place.until("gunicorn answers", lambda: get(f"http://{address}/"))
         answers: set[bytes] = set()
@@ -314,13 +323,20 @@ CONSUMERS = [
             titles=titles,
         )
         for options, requirements, slow, titles in (
-            ("-k sync", ["gunicorn==23.0.0"], False, ["gunicorn: master [wsgi", "gunicorn: worker [wsgi"]),
+            (
+                "-k sync",
+                ["gunicorn==23.0.0"],
+                False,
+                ["gunicorn: master [wsgi", "gunicorn: worker [wsgi"],
+            ),
             ("-k gevent", ["gunicorn==23.0.0", "gevent"], True, []),
             ("--preload", ["gunicorn==23.0.0"], True, []),
         )
     ),
     *(
-        Consumer("multiprocessing", how, [], forks(how), symptom=b"exitcode=-SIGSEGV", slow=how != "fork")
+        Consumer(
+            "multiprocessing", how, [], forks(how), symptom=b"exitcode=-SIGSEGV", slow=how != "fork"
+        )
         for how in ("fork", "forkserver")
     ),
     Consumer(
@@ -363,7 +379,12 @@ CONSUMERS = [
             "acryl-datahub-airflow-plugin[airflow3,datahub-file]==1.4.0",
             *(
                 f"--exclude-newer-package={name}=2026-03-01"
-                for name in ("acryl-datahub", "acryl-datahub-airflow-plugin", "sqlglot", "sqlglotrs")
+                for name in (
+                    "acryl-datahub",
+                    "acryl-datahub-airflow-plugin",
+                    "sqlglot",
+                    "sqlglotrs",
+                )
             ),
         ],
         airflow_3_standalone,

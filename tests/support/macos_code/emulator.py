@@ -20,7 +20,7 @@ import unicorn as u
 from unicorn import arm64_const as arm
 from unicorn import x86_const as x86
 
-from macos_code.image import Image
+from support.macos_code.image import Image
 
 SIZE = 0x40_0000  # of each part of the address space
 IMAGE, OUTSIDE, HEAP, STACK, ARGV = (n << 32 for n in range(1, 6))
@@ -213,7 +213,9 @@ class Emulator:
             "bzero": clear,
             "memcmp": lambda a, b, size, *_: int(self.read(a, size) != self.read(b, size)),
             "strcmp": lambda a, b, *_: int(self.text(a) != self.text(b)),
-            "strncpy": lambda to, start, size, *_: self.fill(to, self.text(start)[:size].ljust(size, b"\0")),
+            "strncpy": lambda to, start, size, *_: self.fill(
+                to, self.text(start)[:size].ljust(size, b"\0")
+            ),
             "strlen": lambda string, *_: len(self.text(string)),
             "strdup": duplicate,
             "strchr": find,

@@ -16,10 +16,11 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 
-import environments
-from environments import ROOT, SWITCH, Venv, clean_environ
 from filelock import FileLock
-from processes import in_session, running, wait_for
+
+from support import environments
+from support.environments import ROOT, SWITCH, Venv, clean_environ
+from support.processes import in_session, running, wait_for
 
 
 class Crashing(AssertionError):
@@ -88,7 +89,9 @@ class Outcome:
 class Place:
     """Where a consumer runs: its environment, a directory with its files and one log."""
 
-    def __init__(self, venv: Venv, directory: Path, environ: dict[str, str], give_up_after: int) -> None:
+    def __init__(
+        self, venv: Venv, directory: Path, environ: dict[str, str], give_up_after: int
+    ) -> None:
         self.venv = venv
         self.directory = directory
         self.log = directory / "log.txt"
@@ -150,7 +153,9 @@ class Place:
         """How `ps` shows the processes that were started here and those that they started."""
         pids = [str(pid) for process in self.processes for pid in in_session(process.pid)]
         command = ["ps", "-ww", "-o", "args=", "-p", ",".join(pids)]
-        return subprocess.run(command, capture_output=True, text=True, check=False).stdout.splitlines()
+        return subprocess.run(
+            command, capture_output=True, text=True, check=False
+        ).stdout.splitlines()
 
     def deaths(self) -> int:
         """How many processes have died by SIGSEGV so far."""
@@ -166,7 +171,9 @@ def get(url: str, seconds: float = 10) -> bytes:
         return body
 
 
-def run(consumer: Consumer, venv: Venv, directory: Path, shim: str, native: NativeCode = STAND_IN) -> Outcome:
+def run(
+    consumer: Consumer, venv: Venv, directory: Path, shim: str, native: NativeCode = STAND_IN
+) -> Outcome:
     """Run the consumer with AIRFLOW_SETPROCTITLE_SHIM at `shim`. The directory is made anew."""
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir(parents=True)

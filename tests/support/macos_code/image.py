@@ -31,7 +31,9 @@ class Image:
     machine: str
     memory: bytes
     rebased: list[int]  # where an address of the image's own lies
-    bound: list[tuple[int, str, int]]  # where an address from outside goes: symbol, and how far behind it
+    bound: list[
+        tuple[int, str, int]
+    ]  # where an address from outside goes: symbol, and how far behind it
     symbols: dict[str, int]  # the image's own
     initialisers: list[int]
     package: str  # source of the package's __init__.py, "" if the module has no package
@@ -64,7 +66,9 @@ def _read(wheel: str, files: dict[str, bytes], machine: str) -> Image:
     binaries = {binary.header.cpu_type: binary for binary in fat}
     binary = binaries.get(MACHINES[machine])
     if binary is None:
-        raise NotRun(f"{file} has no code for {machine}, only {', '.join(t.name for t in binaries)}")
+        raise NotRun(
+            f"{file} has no code for {machine}, only {', '.join(t.name for t in binaries)}"
+        )
     if any(len(segment.content) < segment.file_size for segment in binary.segments):
         raise NotRun(f"{file} is cut off")
     if binary.has_dyld_chained_fixups:
@@ -85,7 +89,9 @@ def _read(wheel: str, files: dict[str, bytes], machine: str) -> Image:
             if bound.symbol
         ],
         symbols={
-            str(s.name).removeprefix("_"): s.value for s in binary.symbols if s.value and s.numberof_sections
+            str(s.name).removeprefix("_"): s.value
+            for s in binary.symbols
+            if s.value and s.numberof_sections
         },
         initialisers=[],
         package=files[f"{package}/__init__.py"].decode() if package else "",

@@ -1,7 +1,7 @@
 """Lists which functions of Apple's frameworks the macOS wheels of setproctitle and processtitle call.
 
-    python tests/macos_code/table.py                            every release, into docs/proof.md
-    python tests/macos_code/table.py setproctitle==1.3.8 ...    these releases; -v names each call
+    python tests/support/macos_code/table.py                            every release, into docs/proof.md
+    python tests/support/macos_code/table.py setproctitle==1.3.8 ...    these releases; -v names each call
 
 Needs the dependency group `macos-code`, and the package index for wheels that are not in the cache. Exit
 status 1 if a wheel could not be run.
@@ -15,13 +15,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from environments import ROOT
-
-from macos_code import wheels
-from macos_code.emulator import Emulator, NotModelled
-from macos_code.image import MACHINES, NotRun, read
+from support.environments import ROOT
+from support.macos_code import wheels
+from support.macos_code.emulator import Emulator, NotModelled
+from support.macos_code.image import MACHINES, NotRun, read
 
 PAGE = ROOT / "docs/proof.md"
 BEGIN, END = "<!-- releases: begin -->", "<!-- releases: end -->"
@@ -43,9 +42,7 @@ class Row:
         if any(found != [*MACHINES] for found in machines.values()):
             wheels = ", ".join(map(" ".join, self.wheels))
         elif len(machines) > 2 and " ".join(machines) in " ".join(PYTHONS):
-            wheels = (
-                f"{min(machines, key=PYTHONS.index)} to {max(machines, key=PYTHONS.index)}, both machines"
-            )
+            wheels = f"{min(machines, key=PYTHONS.index)} to {max(machines, key=PYTHONS.index)}, both machines"
         else:
             wheels = f"{', '.join(machines)}, both machines"
         return [self.release, wheels, *self.calls]
@@ -60,7 +57,9 @@ def described(calls: list[str], full: bool) -> str:
     return f"{len(calls)} ({', '.join(services) or 'CoreFoundation only'})"
 
 
-def run(wheel: Path, machine: str, fork_safe_only: bool | None, full: bool = False) -> tuple[str, ...]:
+def run(
+    wheel: Path, machine: str, fork_safe_only: bool | None, full: bool = False
+) -> tuple[str, ...]:
     """Import the wheel's module, prepare it where `fork_safe_only` is not None, and set two titles.
 
     Returns what each step calls. Raises NotRun and NotModelled.
@@ -75,7 +74,9 @@ def run(wheel: Path, machine: str, fork_safe_only: bool | None, full: bool = Fal
     for title in ("first title", "second title"):
         set_title(title)
         if emulator.title() != title:
-            raise NotModelled(f"{wheel.name}: ps would show {emulator.title()!r} instead of {title!r}")
+            raise NotModelled(
+                f"{wheel.name}: ps would show {emulator.title()!r} instead of {title!r}"
+            )
         steps.append(described(emulator.apple_calls(), full))
     return tuple(steps)
 
@@ -126,7 +127,9 @@ def on_page() -> dict[str, tuple[str, ...]]:
     """The rows that docs/proof.md has: what each release calls."""
     table = PAGE.read_text(encoding="utf-8").partition(BEGIN)[2].partition(END)[0]
     lines = [
-        [cell.strip() for cell in line.split("|")[1:-1]] for line in table.split("\n") if line.startswith("|")
+        [cell.strip() for cell in line.split("|")[1:-1]]
+        for line in table.split("\n")
+        if line.startswith("|")
     ]
     return {line[0]: tuple(line[2:]) for line in lines[2:]}
 
@@ -134,7 +137,9 @@ def on_page() -> dict[str, tuple[str, ...]]:
 def main(arguments: list[str]) -> int:
     full = "-v" in arguments
     what = [argument for argument in arguments if argument != "-v"]
-    if unknown := [one for one in what if not re.fullmatch(r"(setproctitle|processtitle)==[\d.]+", one)]:
+    if unknown := [
+        one for one in what if not re.fullmatch(r"(setproctitle|processtitle)==[\d.]+", one)
+    ]:
         print(f"not a release like setproctitle==1.3.8: {', '.join(unknown)}", file=sys.stderr)
         return 2
     try:

@@ -14,7 +14,11 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:  # An import here would hide the same import by what is watched.
     from typing import Any
 
-_places = [os.path.dirname(__file__), sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib")]
+_places = [
+    os.path.dirname(__file__),
+    sysconfig.get_path("stdlib"),
+    sysconfig.get_path("platstdlib"),
+]
 _events: list[list[str]] = []
 _recording = True
 
@@ -49,7 +53,9 @@ def _short(path: object) -> str:
     if os.path.basename(directory) == "__pycache__":
         directory, name = os.path.dirname(directory), name.partition(".")[0] + ".py"
     return (
-        os.path.join(directory, name) if place == _places[0] else "stdlib: " + os.path.join(directory, name)
+        os.path.join(directory, name)
+        if place == _places[0]
+        else "stdlib: " + os.path.join(directory, name)
     )
 
 

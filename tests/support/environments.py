@@ -22,13 +22,17 @@ from installer.destinations import SchemeDictionaryDestination
 from installer.sources import WheelFile
 from packaging.requirements import Requirement
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 STAND_IN = ROOT / "src/airflow_setproctitle_shim/stand_in"
 # What takes long to get or to make and is the same in every run. It may be emptied.
-CACHE = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "airflow-setproctitle-shim")
+CACHE = Path(
+    os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "airflow-setproctitle-shim"
+)
 SWITCH = "AIRFLOW_SETPROCTITLE_SHIM"
 STARTUP_FILE = "airflow_setproctitle_shim.pth"
-UV = shutil.which("uv", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
+UV = shutil.which(
+    "uv", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+)
 
 # Import lines run in name order, on every Python up to 3.17. The second file sorts directly behind ours,
 # so that no other package's startup file sees macOS.
@@ -43,7 +47,11 @@ DDTRACE = {"DD_INSTRUMENTATION_TELEMETRY_ENABLED": "false", "DD_CRASHTRACKING_EN
 
 def clean_environ(**variables: str) -> dict[str, str]:
     """The environment without what would change how Python starts, and with `variables`."""
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "AIRFLOW", "VIRTUAL_ENV"))}
+    kept = {
+        k: v
+        for k, v in os.environ.items()
+        if not k.startswith(("PYTHON", "AIRFLOW", "VIRTUAL_ENV"))
+    }
     return {**kept, **variables}
 
 
@@ -78,13 +86,19 @@ class Venv:
 
     def unpack(self, wheel: Path, extra: str = "") -> None:
         """Install the wheel, with what it and its extra require from what is installed beside the tests."""
-        scheme = {"purelib": self.site_packages, "platlib": self.site_packages, "scripts": self.path / "bin"}
+        scheme = {
+            "purelib": self.site_packages,
+            "platlib": self.site_packages,
+            "scripts": self.path / "bin",
+        }
         destination = SchemeDictionaryDestination(
             {name: str(path) for name, path in scheme.items()}, str(self.python), "posix"
         )
         with WheelFile.open(wheel) as source:
             installer.install(source, destination, {"INSTALLER": b"tests"})
-        [own] = metadata.distributions(path=[str(self.site_packages)], name="airflow-setproctitle-shim")
+        [own] = metadata.distributions(
+            path=[str(self.site_packages)], name="airflow-setproctitle-shim"
+        )
         self.copy(*required_by(own, extra))
 
     def copy(self, *requirements: str) -> None:
@@ -122,7 +136,9 @@ class Venv:
             timeout=300,
         )
         if check and done.returncode:
-            raise AssertionError(f"{arguments} ended with {done.returncode}:\n{done.stdout}{done.stderr}")
+            raise AssertionError(
+                f"{arguments} ended with {done.returncode}:\n{done.stdout}{done.stderr}"
+            )
         return done
 
     def evaluate(self, code: str, *arguments: str, **variables: str) -> str:
