@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from support.environments import uv
 
-from airflow_setproctitle_shim.diagnosis import packages
+from airflow_setproctitle_shim.diagnosis import callers
 
 IMPORTS = re.compile(
     r"(?m)^[ \t]*(?:from setproctitle|import setproctitle)\b|import\w*\(['\"]setproctitle['\"]\)"
@@ -30,12 +30,12 @@ def seen(directory: Path) -> str:
                     bool(MAC.search("\n".join(lines[max(0, number - NEAR) : number + NEAR])))
                 )
     if not ends:
-        return packages.GONE
-    return packages.GUARDED if all(ends) else packages.CALLS
+        return callers.GONE
+    return callers.GUARDED if all(ends) else callers.CALLS
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", sorted({row.name for row in packages.CALLERS}))
+@pytest.mark.parametrize("name", sorted({row.name for row in callers.CALLERS}))
 def test_the_newest_release_does_what_the_table_says(name: str, tmp_path: Path) -> None:
     options = ["--no-deps", "--only-binary", ":all:", "--python-version", "3.12"]
     options += ["--python-platform", "aarch64-apple-darwin", "--target", str(tmp_path)]
@@ -45,4 +45,4 @@ def test_the_newest_release_does_what_the_table_says(name: str, tmp_path: Path) 
         pytest.skip(f"the index gave no wheel of {name} for a Mac: {str(error).splitlines()[-1]}")
     [metadata] = tmp_path.glob("*.dist-info/METADATA")
     version = re.findall(r"(?m)^Version: (\S+)", metadata.read_text())[0]
-    assert seen(tmp_path) == packages.what(name, version, requires=False), version
+    assert seen(tmp_path) == callers.what(name, version, requires=False), version

@@ -117,7 +117,7 @@ runpy.run_module({SHIM!r}, run_name="__main__")
 """
 
 
-@pytest.mark.parametrize("module", ["cli", "status", "packages"])
+@pytest.mark.parametrize("module", ["cli", "status", "environment"])
 def test_ctrl_c_ends_it_without_a_traceback(module: str) -> None:
     begins = f"{SHIM}.diagnosis.{module}"
     command = [sys.executable, "-c", INTERRUPTED, begins, "status"]

@@ -349,7 +349,7 @@ def test_what_cannot_be_read_is_named_and_the_rest_is_told(
 @pytest.fixture
 def airflow_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """AIRFLOW_HOME with its logs; the shim was installed at 12 o'clock."""
-    installed = {**STATUS(), "installed": "2026-11-22 12:00:00 +0000"}
+    installed = STATUS()._replace(installed="2026-11-22 12:00:00 +0000")
     monkeypatch.setattr(doctor, "status", lambda: installed)
     (tmp_path / "airflow/logs/dag").mkdir(parents=True)
     return tmp_path / "airflow"

@@ -15,7 +15,7 @@ import pytest
 from support.environments import SWITCH, Venv, write
 from support.processes import wait_for
 
-from airflow_setproctitle_shim.diagnosis import cli, packages
+from airflow_setproctitle_shim.diagnosis import cli, environment
 
 SHIM = "airflow_setproctitle_shim"
 NEEDS_3_10 = pytest.mark.skipif(sys.version_info < (3, 10), reason="processtitle needs Python 3.10")
@@ -98,13 +98,13 @@ def test_without_a_native_setproctitle_it_simulates_on_a_mac_too(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys, "platform", "darwin")
-    monkeypatch.setattr(packages, "version", lambda name: "")
+    monkeypatch.setattr(environment, "version", lambda name: "")
     _, data, text = probe(capfd, "-n", "2")
     assert data["simulated"] and "SIMULATED" in text and data["without"]["ends"] == {"SIGSEGV": 2}
 
 
 def test_that_no_worker_died_is_no_success(make_venv: Callable[..., Venv], tmp_path: Path) -> None:
-    code = f"import sys; from {SHIM}.diagnosis import cli, packages; sys.platform = 'darwin'; packages.version = lambda name: '1'; sys.exit(cli.main(['probe', '-n', '3', '--json']))"
+    code = f"import sys; from {SHIM}.diagnosis import cli, environment; sys.platform = 'darwin'; environment.version = lambda name: '1'; sys.exit(cli.main(['probe', '-n', '3', '--json']))"
     write(tmp_path / "setproctitle.py", SAFE)
     done = make_venv("setproctitle").run("-c", code, check=False, PYTHONPATH=str(tmp_path))
     data = json.loads(done.stdout)
@@ -119,8 +119,8 @@ ON_A_MAC = f"""
 import signal, sys
 for number in (signal.SIGINT, signal.SIGHUP):  # which a shell's background jobs, or nohup's, ignore
     signal.signal(number, signal.SIG_DFL)
-from {SHIM}.diagnosis import cli, packages, probe
-sys.platform, packages.version = "darwin", lambda name: "1.3.8"
+from {SHIM}.diagnosis import cli, environment, probe
+sys.platform, environment.version = "darwin", lambda name: "1.3.8"
 probe.SECONDS = int(sys.argv[1])
 sys.exit(cli.main(["probe", "-n", "3"]))
 """

@@ -137,8 +137,8 @@ def test_what_keeps_the_startup_file_from_running_is_said_with_what_mends_it(
     damage, mends = REASONS[reason]
     with monkeypatch.context() as patched:
         damage(startup_file, patched)
-        why, fix = status.why_skipped()
-    assert reason in why and mends in fix and bool(why) is bool(reason)
+        why, fixes = status.why_skipped()
+    assert reason in why and mends in " ".join(fixes) and bool(why) is bool(reason)
 
 
 def test_a_remedy_is_a_command_that_works(
@@ -146,7 +146,7 @@ def test_a_remedy_is_a_command_that_works(
 ) -> None:
     put_elsewhere(startup_file, monkeypatch)
     for lines in (1, 2):  # It makes the file, and does not overwrite one that is there.
-        subprocess.run(["sh", "-c", status.why_skipped()[1]], check=True)
+        subprocess.run(["sh", "-c", status.why_skipped().fixes[0]], check=True)
         assert startup_file.with_name("sitecustomize.py").read_text().count("startup()") == lines
 
 

@@ -22,10 +22,10 @@ def switch_on() -> None:
     try:
         from .diagnosis.status import why_skipped
 
-        reason, fix = why_skipped()
+        reason, fixes = why_skipped()
         why = "; see: python -m airflow_setproctitle_shim status"
         if reason:
-            why = f": {reason}. Mend it with: {fix.splitlines()[0]}"
+            why = f": {reason}. Mend it with: {fixes[0]}"
     except Exception as error:  # noqa: BLE001  # as above
         why = f"; the reason could not be found out ({type(error).__name__}: {error})"
     log.warning(

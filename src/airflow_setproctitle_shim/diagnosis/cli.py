@@ -102,7 +102,8 @@ def _run(command: str, options: dict[str, str], paths: list[str]) -> int:
     else:
         from .status import status
 
-        data, lines = (found := status()), printing.of_status(found)
+        found_status = status()
+        data, lines = found_status.as_json(), printing.of_status(found_status)
     # What would drive the terminal is not printed: it may come from anybody's files.
     lines = ["".join(it if it.isprintable() else "?" for it in line) for line in lines]
     _print(

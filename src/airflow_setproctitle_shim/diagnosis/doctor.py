@@ -41,11 +41,11 @@ def diagnose(named: list[str]) -> dict[str, Any]:
                 before + count,
                 max(known, last, key=lambda sign: signs.earliest(sign.time)),
             )
-    since = None if named else signs.earliest(shim["installed"])
+    since = None if named else signs.earliest(shim.installed)
     told = [_told(cause, *found[cause.name], since) for cause in causes.ALL if cause.name in found]
     deaths = [row for row in told if row["cause"] != causes.API.name]
     return {
-        "ok": shim["ok"] and not any(death["attention"] for death in deaths), "shim": shim,
+        "ok": shim.ok and not any(death["attention"] for death in deaths), "shim": shim.as_json(),
         "deaths": deaths, "notes": [row for row in told if row not in deaths],
         "advice": [] if deaths else [causes.FAULTHANDLER, SAVE, *[REPORTS] * bool(named)],
         "looked_at": looked_at, "missing": [path for path in places if path != "-" and not os.path.exists(path)],

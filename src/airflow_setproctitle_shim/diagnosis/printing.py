@@ -6,22 +6,24 @@ import os
 import textwrap
 from typing import Any
 
+from .status import Status
+
 WIDTH = 79
 NOBODY = """No program that is known to use setproctitle is installed here, by metadata and a list of known
 programs. Your own code was not looked at. Is this the Python that runs your workers?"""
 
 
-def of_status(status: dict[str, Any]) -> list[str]:
+def of_status(status: Status) -> list[str]:
     """Return what `status` prints."""
-    lines = [*_wrapped(status["says"]), *_rows("fix", [status["fix"]])]
-    if status["on"] or not status["ok"]:
-        once = "" if status["setproctitle"] else " (once setproctitle is installed)"
-        if status["protects"]:
-            lines += _wrapped(f"  protects  {', '.join(status['protects'])}{once}", 12)
-        lines.append(f"  python    {status['python']}  {status['executable']}")
-        lines.append(f"  titles    {status['titles']}")
-    lines += [line for other in status["others"] for line in _wrapped(f"  {other}", 4)]
-    return lines if status["protects"] or status["others"] else [*lines, *_wrapped(NOBODY)]
+    lines = [*_wrapped(status.says), *_rows("fix", list(status.fixes))]
+    if status.on or not status.ok:
+        once = "" if status.setproctitle else " (once setproctitle is installed)"
+        if status.protects:
+            lines += _wrapped(f"  protects  {', '.join(status.protects)}{once}", 12)
+        lines.append(f"  python    {status.python}  {status.executable}")
+        lines.append(f"  titles    {status.titles}")
+    lines += [line for other in status.others for line in _wrapped(f"  {other}", 4)]
+    return lines if status.protects or status.others else [*lines, *_wrapped(NOBODY)]
 
 
 def of_probe(probe: dict[str, Any]) -> list[str]:
@@ -41,7 +43,7 @@ def of_probe(probe: dict[str, Any]) -> list[str]:
 def of_report(report: dict[str, Any]) -> list[str]:
     """Return what `doctor` prints."""
     shim, deaths = report["shim"], report["deaths"]
-    lines = [*_wrapped(shim["says"]), *_rows("fix", [shim["fix"]]), ""]
+    lines = [*_wrapped(shim["says"]), *_rows("fix", shim["fixes"]), ""]
     if not deaths:
         lines.append("No sign that a process was killed. Not every program logs it.")
         lines += [*_rows("try", report["advice"]), ""]

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import OFF, REPLACEMENT, VARIABLE, setting
-from . import packages, status
+from . import environment, status
 
 SECONDS = 30  # that a worker may take
 ENDS = {**{-number: number.name for number in signal.Signals}, 0: "ok", -signal.SIGALRM: "hung"}
@@ -24,7 +24,7 @@ ENDS = {**{-number: number.name for number in signal.Signals}, 0: "ok", -signal.
 def probe(children: int) -> dict[str, Any]:
     """Return what `probe --json` prints. Raises OSError if workers cannot be forked."""
     value = setting()
-    simulated = "" if packages.version("setproctitle") else "no setproctitle is installed here"
+    simulated = "" if environment.version("setproctitle") else "no setproctitle is installed here"
     simulated = simulated if sys.platform == "darwin" else "this is not a Mac"
     off = _run("off", children, bool(simulated))
     on = _run("auto" if value in OFF else value, children, bool(simulated))
@@ -41,19 +41,20 @@ def _verdict(off: dict[str, Any], on: dict[str, Any], value: str, children: int)
     ):
         return f"FAILED: workers ended by themselves, or hung. {on['stderr'] or off['stderr']}", ""
     if not on["served"]:
-        why, fix = status.why_skipped()
-        return f"NOT OK: the shim is not on here. {why}", fix or f"{packages.COMMAND} status"
+        why, fixes = status.why_skipped()
+        says = f"NOT OK: the shim is not on here. {why}"
+        return says, fixes[0] if fixes else f"{environment.COMMAND} status"
     if on["killed"]:
         return (
             f"NOT OK: {on['killed']} workers were killed with the shim.",
-            f"{packages.COMMAND} doctor",
+            f"{environment.COMMAND} doctor",
         )
     if value == "titles" and on["ps"] != titles:
-        fix = packages.install(f"'{packages.DISTRIBUTION}[titles]'", "--upgrade")
+        fix = environment.install(f"'{environment.DISTRIBUTION}[titles]'", "--upgrade")
         return "NOT OK: ps does not show the titles that were set.", fix
     if not off["killed"]:
         says = "NOT PROVED: no worker was killed without the shim, either. Try more of them."
-        return says, f"{packages.COMMAND} probe -n {min(10 * children, 10_000)}"
+        return says, f"{environment.COMMAND} probe -n {min(10 * children, 10_000)}"
     if value in OFF:
         return (
             f"NOT OK: the shim works, but {VARIABLE}={value} switches it off here.",
@@ -91,7 +92,7 @@ def _main(children: int, seconds: int, titles: bool, simulate: bool) -> None:
         2 * seconds
     )  # It ends, whatever hangs, and whatever became of those who wait for it.
     with contextlib.suppress(LookupError):
-        path, is_read = packages.startup_file()
+        path, is_read = environment.startup_file()
         if simulate and is_read:
             here, sys.platform = sys.platform, "darwin"
             site.addpackage(str(path.parent), path.name, set())

@@ -1,23 +1,11 @@
-"""What is installed here, how to install more, and which of it imports setproctitle.
-
-Raises what importing a broken importlib_metadata raises, where no more is said.
-"""
+"""Which programs import setproctitle, and what they do with it on macOS."""
 
 from __future__ import annotations
 
 import contextlib
-import datetime
-import importlib.util
 import re
-import shlex
-import site
-import sys
-from pathlib import Path
 from typing import NamedTuple
 
-PACKAGE, DISTRIBUTION = "airflow_setproctitle_shim", "airflow-setproctitle-shim"
-PYTHON = shlex.quote(sys.executable or "python")
-COMMAND = f"{PYTHON} -m {PACKAGE}"
 CALLS = "calls it on macOS"
 GUARDED = "does not use setproctitle on macOS"
 OWN_COPY = "has a setproctitle of its own, out of the shim's reach: upgrade to ray 2.56 or later"
@@ -83,48 +71,3 @@ def callers() -> dict[str, str]:
                 name, (f"{name} {version}", what(name, version, bool(REQUIRES.search(head))))
             )
     return dict(sorted((program, does) for program, does in found.values() if does != GONE))
-
-
-def version(name: str) -> str:
-    """Return an installed distribution's version, "" if there is none."""
-    with contextlib.suppress(Exception):  # Metadata, and what reads it, may be in any state.
-        from importlib_metadata import Distribution
-
-        return str(Distribution.from_name(name).version or "")
-    return ""
-
-
-def origin(module: str) -> str:
-    """Return the file that importing a module runs here, or "". Others' finders may raise anything."""
-    with contextlib.suppress(Exception):
-        return getattr(importlib.util.find_spec(module), "origin", None) or ""
-    return ""
-
-
-def install(requirement: str = DISTRIBUTION, how: str = "--force-reinstall --no-deps") -> str:
-    """Return the command that installs into this environment, which uv may have made without pip."""
-    program = f"{PYTHON} -m pip install" if origin("pip") else f"uv pip install --python {PYTHON}"
-    return f"{program} {how} {requirement}"
-
-
-def startup_file() -> tuple[Path, bool]:
-    """Return where the startup file should be, and whether Python reads such there. Raises LookupError if nowhere."""
-    from importlib_metadata import Distribution
-
-    try:
-        path = Path(str(Distribution.from_name(DISTRIBUTION).locate_file(f"{PACKAGE}.pth")))
-    except Exception as error:  # Metadata may be in any state.
-        raise LookupError(DISTRIBUTION) from error
-    places = [*site.getsitepackages(), *[site.getusersitepackages()][: bool(site.ENABLE_USER_SITE)]]
-    return path, path.parent.resolve() in [Path(place).resolve() for place in places]
-
-
-def installed() -> str:
-    """Return when the shim was installed: the time of its RECORD, or else of this file."""
-    records = [Path(__file__)]
-    with contextlib.suppress(Exception):
-        records = [*startup_file()[0].parent.glob(f"{PACKAGE}-*.dist-info/RECORD")] or records
-    at = datetime.datetime.fromtimestamp(
-        max(file.stat().st_mtime for file in records), datetime.timezone.utc
-    )
-    return f"{at:%Y-%m-%d %H:%M:%S} +0000"
