@@ -1,6 +1,6 @@
-"""Measures what the shim costs and prints the table of README.md. Needs Linux, valgrind, pip and a network.
+"""Measures what the shim costs. Needs Linux, valgrind, pip and a network.
 
-Each cost compares a throw-away environment with the same one where the shim does nothing. Instructions are
+--write keeps it in docs/measured.json, of which `python tools/pages.py` makes README.md's table. Each cost compares a throw-away environment with the same one where the shim does nothing. Instructions are
 callgrind's count for a whole process: the same in every run, on a busy machine, too.
 """
 
@@ -23,6 +23,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT / "tools"))
+import measured
+
 OFF = {"AIRFLOW_SETPROCTITLE_SHIM": "off"}
 FIXED = {
     "PATH": os.environ["PATH"],
@@ -37,8 +40,21 @@ CALLGRIND = (
     "--trace-children=yes",
 )
 
-# The most that a start may cost, by Python's version: not on macOS, and on macOS.
-START_LIMITS = {"3.11": (0.009, 0.035), "3.15": (0.006, 0.035)}
+# The most that each may cost. Whoever changes one runs tools/pages.py: the pages promise them.
+OFF_MACOS, ON_MACOS = "start: not on macOS", "start: on macOS (simulated)"
+LIMITS = {
+    "import setproctitle, cold": 1 / 50,
+    "import setproctitle, logging loaded": 0.45,
+    "setproctitle(title)": 1 / 2,
+    "any other import": 1.2,
+    "status": 10,
+}
+DOCTOR_LIMIT = 10  # seconds
+# A start's limit is another on the Pythons that the table has; "" are all others.
+START_LIMITS = {
+    OFF_MACOS: {"3.11": 0.009, "3.15": 0.006, "": 0.01},
+    ON_MACOS: {"3.11": 0.035, "3.15": 0.035, "": 0.04},
+}
 
 # Startup files run in the order of their names: the shim's sees macOS, nothing that runs later does.
 SIMULATED_MACOS = {
@@ -88,21 +104,31 @@ DEATHS = {
 
 
 class Figure(NamedTuple):
-    """What was measured, its cost and how that is written, the cost in other words, and the most it may be."""
+    """What was measured, its cost and how that is written, and the cost in other words."""
 
     what: str
     cost: float
     form: str
     words: str
-    limit: float = math.inf
 
     @property
     def text(self) -> str:
         return f"{self.form.format(self.cost)} ({self.words})"
 
-    @property
-    def at_most(self) -> str:
-        return self.form.format(self.limit) if self.limit < math.inf else ""
+    def at_most(self, python: str) -> str:
+        """Return the most that it may cost on a version of Python, "" if there is no limit."""
+        most = limit(self.what, python)
+        return self.form.format(most) if most < math.inf else ""
+
+
+def limit(what: str, python: str) -> float:
+    """Return the most that something may cost on a version of Python: infinity where nothing was set."""
+    if what in START_LIMITS:
+        minor = ".".join(python.split(".")[:2])
+        return START_LIMITS[what].get(minor, START_LIMITS[what][""])
+    if what.startswith("doctor"):
+        return DOCTOR_LIMIT
+    return LIMITS.get(what, math.inf)
 
 
 class Venv(NamedTuple):
@@ -171,29 +197,27 @@ class Workshop:
 
 def our_starts(at: Workshop) -> Iterator[Figure]:
     """`python -c pass` with the shim, over the same with its startup file made inert."""
-    limits = START_LIMITS.get(at.minor, (0.01, 0.04))
-    yield start("not on macOS", at.ours, at.ours.inert("ours1"), limits[0])
-    yield start("on macOS (simulated)", at.macos, at.macos.inert("macos1"), limits[1])
+    yield start(OFF_MACOS, at.ours, at.ours.inert("ours1"))
+    yield start(ON_MACOS, at.macos, at.macos.inert("macos1"))
 
 
 def other_starts(at: Workshop) -> Iterator[Figure]:
     """The same with others' startup files."""
     for number, requirement in enumerate(PEERS):
         venv = at.venv(f"peer{number}0", "--no-deps", requirement)
-        yield start(requirement.replace("==", " "), venv, venv.inert(f"peer{number}1"))
+        name = requirement.replace("==", " ")
+        yield start(f"start: {name}", venv, venv.inert(f"peer{number}1"))
 
 
-def start(what: str, venv: Venv, inert: Venv, limit: float = math.inf) -> Figure:
+def start(what: str, venv: Venv, inert: Venv) -> Figure:
     live, base = (each.instructions("-c", "pass") for each in (venv, inert))
-    return Figure(
-        f"start: {what}", live / base - 1, "{:+.2%}", f"{(live - base) / 1e6:.2f} M", limit
-    )
+    return Figure(what, live / base - 1, "{:+.2%}", f"{(live - base) / 1e6:.2f} M")
 
 
 def imports(at: Workshop) -> Iterator[Figure]:
     """`import setproctitle`, over the real one."""
 
-    for what, loaded, limit in (("cold", "", 1 / 50), ("logging loaded", ", logging", 0.45)):
+    for what, loaded in (("cold", ""), ("logging loaded", ", logging")):
         starts = [IMPORT.format(loaded=loaded, padding=padding) for padding in (0, 150, 700)]
         ours, real = (
             statistics.median(
@@ -202,9 +226,7 @@ def imports(at: Workshop) -> Iterator[Figure]:
             )
             for environ in ({}, OFF)
         )
-        yield Figure(
-            f"import setproctitle, {what}", ours / real, "{:.3f}", f"{ours / 1e6:.2f} M", limit
-        )
+        yield Figure(f"import setproctitle, {what}", ours / real, "{:.3f}", f"{ours / 1e6:.2f} M")
 
 
 def calls(at: Workshop) -> Iterator[Figure]:
@@ -212,7 +234,7 @@ def calls(at: Workshop) -> Iterator[Figure]:
     command = at.macos.command("-c", CALL)
     both = [[float(run(command, **environ).stdout) for environ in ({}, OFF)] for _ in range(10)]
     ours, real = map(min, zip(*both))
-    yield Figure("setproctitle(title)", ours / real, "{:.2f}", f"{ours * 1e9:.0f} ns", 1 / 2)
+    yield Figure("setproctitle(title)", ours / real, "{:.2f}", f"{ours * 1e9:.0f} ns")
 
 
 def misses(at: Workshop) -> Iterator[Figure]:
@@ -221,14 +243,14 @@ def misses(at: Workshop) -> Iterator[Figure]:
         at.macos.difference(f"{MISS}ask({finder}, 10_000)", f"{MISS}ask({finder}, 0)")
         for finder in ("sys._airflow_setproctitle_shim", "Empty()")
     )
-    yield Figure("any other import", ours / empty, "{:.2f}", f"{ours / 10_000:.0f}", 1.2)
+    yield Figure("any other import", ours / empty, "{:.2f}", f"{ours / 10_000:.0f}")
 
 
 def status(at: Workshop) -> Iterator[Figure]:
     """The command `status`, over `python -c pass`."""
     ours = at.macos.instructions("-m", "airflow_setproctitle_shim", "status")
     nothing = at.macos.instructions("-c", "pass")
-    yield Figure("status", ours / nothing, "{:.1f}", f"{ours / 1e6:.0f} M", 10)
+    yield Figure("status", ours / nothing, "{:.1f}", f"{ours / 1e6:.0f} M")
 
 
 def doctor(at: Workshop) -> Iterator[Figure]:
@@ -249,7 +271,7 @@ def doctor(at: Workshop) -> Iterator[Figure]:
         signs = sum(death["count"] for death in json.loads(report)["deaths"])
         if kind in DEATHS and not signs:
             sys.exit(f"doctor saw no sign of a death in {DEATHS[kind]}")
-        yield Figure(f"doctor, 100 MB of {kind}", seconds, "{:.1f} s", f"{signs:,} signs", 10)
+        yield Figure(f"doctor, 100 MB of {kind}", seconds, "{:.1f} s", f"{signs:,} signs")
 
 
 def run(command: list[str], **environ: str) -> subprocess.CompletedProcess[str]:
@@ -283,16 +305,6 @@ def interpreter(value: str) -> str:
     return path
 
 
-def table(columns: dict[str, list[Figure]]) -> str:
-    """Return the figures of each Python as a table in Markdown."""
-    lines = [["", *(f"Python {version}" for version in columns), "at most"]]
-    lines.append(["---"] * len(lines[0]))
-    for row in zip(*columns.values()):
-        limits = dict.fromkeys(figure.at_most for figure in row)
-        lines.append([row[0].what, *(figure.text for figure in row), ", ".join(limits)])
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
 def main() -> int:
     """Measure and print. Returns 1 if --check was given and a limit is not met."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -303,11 +315,14 @@ def main() -> int:
     parser.add_argument(
         "--check", action="store_true", help="end with 1 and say so if a limit is not met"
     )
+    parser.add_argument("--write", action="store_true", help="keep it for the pages")
     options = parser.parse_args()
+    if options.write and options.quick:
+        parser.error("--write needs a whole run, without --quick")
     if not shutil.which("valgrind"):
         parser.error("valgrind is missing; on Debian and Ubuntu: apt-get install valgrind")
     measurements = (our_starts, other_starts, imports, calls, misses, status, doctor)
-    columns: dict[str, list[Figure]] = {}
+    columns: dict[str, list[dict[str, object]]] = {}
     missed = []
     for python in options.python or [sys.executable]:
         with tempfile.TemporaryDirectory() as directory:
@@ -315,12 +330,16 @@ def main() -> int:
             columns[at.version] = []
             for measure in measurements[:1] if options.quick else measurements:
                 for figure in measure(at):
-                    columns[at.version].append(figure)
+                    columns[at.version].append(figure._asdict())
                     line = f"Python {at.version}, {figure.what}: {figure.text}"
-                    print(line, file=sys.stderr, flush=True)
-                    if figure.cost > figure.limit:
-                        missed.append(f"NOT MET: {line}, at most {figure.at_most}")
-    print(f"{date.today()}, {platform.platform()}\n\n{table(columns)}")
+                    print(line, flush=True)
+                    if figure.cost > limit(figure.what, at.version):
+                        missed.append(f"NOT MET: {line}, at most {figure.at_most(at.version)}")
+    if options.write:
+        machine = f"{platform.platform()}, {os.cpu_count()} cores"
+        measured.write(
+            "benchmark", {"date": str(date.today()), "machine": machine, "pythons": columns}
+        )
     for line in missed:
         print(line, file=sys.stderr)
     return 1 if missed and options.check else 0

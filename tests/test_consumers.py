@@ -53,7 +53,8 @@ def test_dies_in_setproctitles_macos_code_and_reaches_none_with_the_shim(
     consumer: Consumer, venv: Venv, tmp_path: Path, macos_code: NativeCode
 ) -> None:
     before, after = before_and_after(consumer, venv, tmp_path, macos_code)
-    harness.record(consumer, macos_code, before, after)
+    if macos_code.tells:  # What a Mac gives is no figure of the simulation.
+        harness.record(consumer, macos_code, before, after)
     judge(consumer, before, after)
 
 

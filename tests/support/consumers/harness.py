@@ -6,7 +6,6 @@ A consumer is a declaration, see Consumer; test_consumers.py runs each one's bef
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shutil
 import subprocess
@@ -16,10 +15,11 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 
+import measured
 from filelock import FileLock
 
 from support import environments
-from support.environments import ROOT, SWITCH, Venv, clean_environ
+from support.environments import CACHE, SWITCH, Venv, clean_environ
 from support.processes import in_session, running, wait_for
 
 
@@ -42,7 +42,6 @@ class NativeCode:
 
 
 STAND_IN = NativeCode("stand-in", environments.STAND_IN, tells=False)
-RESULTS = ROOT / "results/consumers.json"
 
 
 @dataclass(frozen=True)
@@ -206,8 +205,10 @@ def run(
 
 
 def record(consumer: Consumer, native: NativeCode, before: Outcome, after: Outcome) -> None:
-    """Keep what the consumer's runs came to, for tools/evidence.py; several processes may do so at once."""
+    """Keep what the consumer's runs came to, for tools/pages.py; several processes may do so at once."""
     row = {
+        "name": consumer.name,
+        "version": consumer.version,
         "native": native.name,
         # How many more die while a run is being given up is chance.
         "before": min(before.deaths, consumer.enough),
@@ -216,7 +217,6 @@ def record(consumer: Consumer, native: NativeCode, before: Outcome, after: Outco
         "after": after.deaths,
         "done": after.done,
     }
-    RESULTS.parent.mkdir(exist_ok=True)
-    with FileLock(RESULTS.with_suffix(".lock")):
-        rows = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-        RESULTS.write_text(json.dumps({**rows, consumer.id: row}, indent=1) + "\n")
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with FileLock(CACHE / "measured.lock"):
+        measured.write("consumers", {**measured.read("consumers"), consumer.id: row})

@@ -1,6 +1,6 @@
 """Lists which functions of Apple's frameworks the macOS wheels of setproctitle and processtitle call.
 
-    python tests/support/macos_code/table.py                            every release, into docs/proof.md
+    python tests/support/macos_code/table.py                            every release, into docs/measured.json
     python tests/support/macos_code/table.py setproctitle==1.3.8 ...    these releases; -v names each call
 
 Needs the dependency group `macos-code`, and the package index for wheels that are not in the cache. Exit
@@ -15,15 +15,16 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[2]))
+ROOT = Path(__file__).parents[3]
+sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tools")]
 
-from support.environments import ROOT
+import measured
+import pages
+
 from support.macos_code import wheels
 from support.macos_code.emulator import Emulator, NotModelled
 from support.macos_code.image import MACHINES, NotRun, read
 
-PAGE = ROOT / "docs/proof.md"
-BEGIN, END = "<!-- releases: begin -->", "<!-- releases: end -->"
 FIRST = {"setproctitle": "1.2.3", "processtitle": "1.3"}  # the first releases looked at
 PYTHONS = ("3.9", "3.10", "3.11", "3.12", "3.13", "3.14", "3.15")
 HEAD = ("release", "wheels run", "at import", "first title", "each later title")
@@ -119,19 +120,13 @@ def everything() -> list[Row]:
 
 def printed(rows: Iterable[Row]) -> str:
     """The rows as a Markdown table."""
-    lines = [list(HEAD), ["---"] * len(HEAD), *(row.cells() for row in rows)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return pages.table(HEAD, [row.cells() for row in rows])
 
 
-def on_page() -> dict[str, tuple[str, ...]]:
-    """The rows that docs/proof.md has: what each release calls."""
-    table = PAGE.read_text(encoding="utf-8").partition(BEGIN)[2].partition(END)[0]
-    lines = [
-        [cell.strip() for cell in line.split("|")[1:-1]]
-        for line in table.split("\n")
-        if line.startswith("|")
-    ]
-    return {line[0]: tuple(line[2:]) for line in lines[2:]}
+def published() -> dict[str, tuple[str, ...]]:
+    """What each release calls, as docs/measured.json and so docs/proof.md have it."""
+    release, _, *calls = HEAD
+    return {row[release]: tuple(row[call] for call in calls) for row in measured.read("macos")}
 
 
 def main(arguments: list[str]) -> int:
@@ -145,10 +140,7 @@ def main(arguments: list[str]) -> int:
     try:
         if not what:
             rows = everything()
-            before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
-            PAGE.write_text(
-                f"{before}{BEGIN}\n{printed(rows)}\n{END}{rest.partition(END)[2]}", encoding="utf-8"
-            )
+            measured.write("macos", [dict(zip(HEAD, row.cells())) for row in rows])
         else:
             rows = [row for release in what for row in rows_of(release, full)]
     except AssertionError as error:
