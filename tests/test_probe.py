@@ -16,6 +16,7 @@ from support.environments import SWITCH, Venv, write
 from support.processes import wait_for
 
 from airflow_setproctitle_shim.diagnosis import cli, environment
+from airflow_setproctitle_shim.diagnosis import probe as probe_module
 
 SHIM = "airflow_setproctitle_shim"
 NEEDS_3_10 = pytest.mark.skipif(sys.version_info < (3, 10), reason="processtitle needs Python 3.10")
@@ -165,7 +166,17 @@ def test_a_worker_that_hangs_is_ended_and_said(tmp_path: Path) -> None:
     done = subprocess.run(
         command, check=False, capture_output=True, text=True, env=environ, timeout=60
     )
-    assert done.returncode == 1 and "1 hung" in done.stdout and "FAILED" in done.stdout
+    assert done.returncode == 1
+    assert "without the shim   0 killed (1 hung, 2 not forked)" in done.stdout
+
+
+def test_a_crash_report_of_a_worker_that_probe_made_die_is_known() -> None:
+    assert probe_module.caused(probe_module.WORKER)
+    assert probe_module.caused(
+        f"Thread 0 Crashed:: {probe_module.WORKER}  Dispatch queue: com.apple.main-thread"
+    )
+    assert not probe_module.caused("")
+    assert not probe_module.caused("Thread 0 Crashed::  Dispatch queue: com.apple.main-thread")
 
 
 def test_without_ps_titles_mode_says_what_is_missing(

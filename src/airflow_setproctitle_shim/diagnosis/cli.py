@@ -98,7 +98,8 @@ def _run(command: str, options: dict[str, str], paths: list[str]) -> int:
     elif command == "probe":
         from .probe import probe
 
-        data, lines = (found := probe(int(options["-n"]))), printing.of_probe(found)
+        found_probe = probe(int(options["-n"]))
+        data, lines = found_probe.as_json(), printing.of_probe(found_probe)
     else:
         from .status import status
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import textwrap
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .status import Status
+
+if TYPE_CHECKING:  # Only `probe` needs what that imports.
+    from .probe import Probe, Run
 
 WIDTH = 79
 NOBODY = """No program that is known to use setproctitle is installed here, by metadata and a list of known
@@ -26,18 +29,27 @@ def of_status(status: Status) -> list[str]:
     return lines if status.protects or status.others else [*lines, *_wrapped(NOBODY)]
 
 
-def of_probe(probe: dict[str, Any]) -> list[str]:
+def of_probe(probe: Probe) -> list[str]:
     """Return what `probe` prints."""
-    simulated = f" (SIMULATED: {probe['why_simulated']})" * probe["simulated"]
-    lines = [f"{probe['with']['children']} workers forked, twice{simulated}"]
-    for name in ("without", "with"):
-        ends = ", ".join(
-            f"{count} {end}" for end, count in probe[name]["ends"].items() if end != "ok"
-        )
-        killed = f"{name} the shim".ljust(17) + f"{probe[name]['killed']:3} killed"
-        lines.append(f"  {killed} ({ends})" if ends else f"  {killed}")
-    lines += [f"  ps  {line}" for line in probe["ps"][:5]]
-    return [*lines, *_wrapped(probe["says"]), *_rows("fix", [probe["fix"]])]
+    simulated = f" (SIMULATED: {probe.why_simulated})" if probe.why_simulated else ""
+    workers = f"{probe.with_shim.children} workers forked, twice"
+    if probe.without_shim.hung or probe.with_shim.hung:
+        workers = f"Up to {workers}"
+    lines = [f"{workers}{simulated}"]
+    lines.append(_of_run("without the shim", probe.without_shim))
+    lines.append(_of_run("with the shim", probe.with_shim))
+    lines += [f"  ps  {line}" for line in probe.with_shim.ps[:5]]
+    lines += _wrapped(probe.says) + _rows("fix", list(probe.fixes))
+    return lines + _wrapped(probe.note)
+
+
+def _of_run(name: str, run: Run) -> str:
+    """Return a line: how many were killed, and how those ended that did not end well."""
+    ends = [f"{count} {end}" for end, count in run.ends.items() if end != "ok"]
+    if left := run.children - sum(run.ends.values()):
+        ends.append(f"{left} not forked")
+    line = f"  {name:16} {run.killed:3} killed"
+    return f"{line} ({', '.join(ends)})" if ends else line
 
 
 def of_report(report: dict[str, Any]) -> list[str]:
