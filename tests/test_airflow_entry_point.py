@@ -12,12 +12,6 @@ from support.consumers import harness
 from support.consumers.declared import CONSUMERS
 from support.environments import ROOT, STARTUP_FILE, Venv
 
-# Only while the entry point runs is this macOS.
-SHIM_ON_MACOS = (
-    "import logging\n",
-    "import logging, sys; here, sys.platform = sys.platform, 'darwin'\n",
-)
-
 # Airflow imports this after the entry points and before executors, in every process.
 LOCAL_SETTINGS = """
 import importlib.util, os, sys
@@ -34,10 +28,7 @@ def without_its_startup_file(path: Path, wheel: Path, consumer: harness.Consumer
     venv.install("pip")  # as in environments not made by uv
     venv.install(str(wheel))
     (venv.site_packages / STARTUP_FILE).unlink()
-    entry_point = venv.site_packages / "airflow_setproctitle_shim/airflow.py"
-    entry_point.write_text(
-        entry_point.read_text().replace(*SHIM_ON_MACOS) + "sys.platform = here\n"
-    )
+    venv.simulate_macos()
     return venv
 
 
@@ -93,12 +84,13 @@ BROKEN = "sys.modules['airflow_setproctitle_shim.diagnosis.status'] = None"
 def test_the_entry_point_warns_once_why_the_startup_file_did_not_switch_on(
     before: str, why: str, make_venv: Callable[..., Venv]
 ) -> None:
-    venv = make_venv(macos=False)
+    venv = make_venv()
     code = f"""
 import logging, sys
 sys.path.append({str(venv.site_packages)!r})
 logging.basicConfig(format="%(name)s %(levelname)s %(message)s")
-sys.platform = "darwin"
+import simulated_mac  # -S has kept it from being played
+simulated_mac.play()
 {before}
 import airflow_setproctitle_shim.airflow as entry_point, setproctitle
 assert setproctitle.__file__.endswith("replacement.py")

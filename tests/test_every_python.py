@@ -100,9 +100,7 @@ if "UF_HIDDEN" not in open(site.__file__).read():
 assert "airflow_setproctitle_shim" not in sys.modules
 import importlib_metadata
 [entry] = importlib_metadata.entry_points(group="airflow.policy", name="airflow_setproctitle_shim")
-platform, sys.platform = sys.platform, "darwin"
 entry.load()
-sys.platform = platform
 import setproctitle
 """,
     "lazily as PEP 810 has it": """

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from support import mac
 from support.environments import ROOT, STARTUP_FILE, MadeOnce, Venv, uv
 
 pytestmark = pytest.mark.slow
@@ -80,6 +81,7 @@ def test_the_startup_file_is_in_place_owned_at_work_and_gone_afterwards(
     venv.simulate_macos()
     assert venv.evaluate(WHO).endswith("replacement.py")
 
+    mac.leave(venv.site_packages)  # A Mac's pip asks the system for its version.
     pip(tool, venv, "uninstall", NAME)
     assert not list(venv.site_packages.glob("*airflow_setproctitle_shim*"))
     assert venv.run("-c", "pass").stderr == ""

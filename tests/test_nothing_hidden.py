@@ -15,7 +15,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.environments import ROOT, SIMULATED_MACOS, Venv, clean_environ
+from support import mac
+from support.environments import ROOT, Venv, clean_environ
 
 pytestmark = pytest.mark.skipif(
     sys.implementation.name == "pypy",
@@ -27,7 +28,7 @@ OURS = {
     "airflow_setproctitle_shim/__init__.py",
     "airflow_setproctitle_shim/replacement.py",
 }
-THE_TESTS = {*SIMULATED_MACOS, "audit_witness.py", "aaa_audit.pth", "program.py"}
+THE_TESTS = {*mac.FILES, "audit_witness.py", "aaa_audit.pth", "program.py"}
 OTHERS = {
     "_virtualenv.py",
     "_virtualenv.pth",
@@ -39,6 +40,7 @@ ALLOWED: dict[str, set[str] | None] = {
     "import": {
         "airflow_setproctitle_shim",
         "setproctitle",
+        "simulated_mac",  # by the tests
         *("sitecustomize", "usercustomize"),  # by site
         "apport_python_hook",  # by Debian's sitecustomize
     },

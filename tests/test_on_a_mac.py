@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import test_consumers
 from support.consumers.declared import CONSUMERS
-from support.environments import ROOT, Venv, write
+from support.environments import ROOT, STAND_IN, Venv, write
 
 pytestmark = pytest.mark.skipif(
     sys.platform == "darwin", reason="on a Mac the script itself is run"
@@ -68,8 +68,10 @@ Run = Callable[..., "tuple[int, str]"]
 def probed(make_venv: Callable[..., Venv]) -> tuple[Venv, dict[str, Any]]:
     """An environment in which macOS is simulated, and what probe says there, as if it had not been."""
     venv = make_venv("setproctitle", extra="titles" if "titles" in CLAIMS else "")
+    # A Mac's native setproctitle kills; the one installed here is Linux's.
+    dies = {"PYTHONPATH": str(STAND_IN)}
     said = venv.run(
-        "-m", "airflow_setproctitle_shim", "probe", "-n", "2", "--json", check=False
+        "-m", "airflow_setproctitle_shim", "probe", "-n", "2", "--json", check=False, **dies
     ).stdout
     return venv, {**json.loads(said), "simulated": False}
 

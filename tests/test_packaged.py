@@ -12,7 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from support.environments import SIMULATED_MACOS, Venv, clean_environ, write
+from support import mac
+from support.environments import Venv, clean_environ, write
 
 MakeVenv = Callable[..., Venv]
 
@@ -132,8 +133,7 @@ def test_a_packaged_program_is_served(
         run(start.split()[0])
         found = tmp_path.glob("unpacked/**/site-packages/airflow_setproctitle_shim.pth")
         [site_packages] = {path.parent for path in found}
-        for name, text in SIMULATED_MACOS.items():
-            (site_packages / name).write_text(text)
+        mac.play_in(site_packages)
     done = run(start)
     assert done.stdout == "ok\n", done.stderr
 
@@ -153,7 +153,6 @@ def test_a_pex_without_the_shim_is_served_by_a_python_that_has_it(
     where = [base, "-c", "import site; print(site.getusersitepackages())"]
     user_site = Path(subprocess.check_output(where, env=environ, text=True).strip())
     zipfile.ZipFile(wheel).extractall(user_site)
-    for name, text in SIMULATED_MACOS.items():
-        (user_site / name).write_text(text)
+    mac.play_in(user_site)
     kept = {name: environ[name] for name in ("HOME", "PEX_ROOT")}
     prints_ok(base, str(tmp_path / "program.pex"), "sources", **kept)

@@ -27,7 +27,7 @@ HIDDEN = {
 def bare_mac(tmp_path_factory: pytest.TempPathFactory) -> Venv:
     """An environment that believes to be on macOS from its start on, and has nothing installed."""
     venv = Venv.make(tmp_path_factory.mktemp("bare") / "venv")
-    (venv.site_packages / "aaa_macos.pth").write_text("import sys; sys.platform = 'darwin'\n")
+    venv.simulate_macos()
     return venv
 
 

@@ -12,18 +12,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from support.environments import ROOT, SIMULATED_MACOS, SWITCH, Venv, distribution, write
+from support import mac
+from support.environments import ROOT, SWITCH, Venv, distribution, write
 
 from airflow_setproctitle_shim.diagnosis import status
 
 SHIM, OURS = "airflow_setproctitle_shim", "airflow-setproctitle-shim"
 STARTUP_FILE = f"{SHIM}.pth"
-# The platform is changed late: under a simulated one the standard library fails to import.
 ON_MACOS = f"""
 import sys
 from {SHIM}.diagnosis import cli, doctor, printing, probe
 {{change}}
-sys.platform = "darwin"
 sys.exit(cli.main(sys.argv[1:]))
 """
 
@@ -57,8 +56,7 @@ def test_on_linux_one_line_says_that_it_is_not_needed_and_whom_it_would_protect(
     fresh_venv: Venv,
 ) -> None:
     install(fresh_venv, "gunicorn 23.0.0")
-    for name in SIMULATED_MACOS:
-        (fresh_venv.site_packages / name).unlink()
+    mac.leave(fresh_venv.site_packages)
     done = fresh_venv.run("-m", SHIM, "status")
     assert re.fullmatch(r"Not needed here: .*Linux.* gunicorn 23\.0\.0\.\n", done.stdout)
 

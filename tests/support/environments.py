@@ -22,6 +22,8 @@ from installer.destinations import SchemeDictionaryDestination
 from installer.sources import WheelFile
 from packaging.requirements import Requirement
 
+from support import mac
+
 ROOT = Path(__file__).parents[2]
 STAND_IN = ROOT / "src/airflow_setproctitle_shim/stand_in"
 # What takes long to get or to make and is the same in every run. It may be emptied.
@@ -33,13 +35,6 @@ STARTUP_FILE = "airflow_setproctitle_shim.pth"
 UV = shutil.which(
     "uv", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
 )
-
-# Import lines run in name order, on every Python up to 3.17. The second file sorts directly behind ours,
-# so that no other package's startup file sees macOS.
-SIMULATED_MACOS = {
-    "aaa_simulated_macos.pth": 'import sys; sys.platform = "darwin"\n',
-    "airflow_setproctitle_simulated_macos_ends.pth": f"import sys; sys.platform = {sys.platform!r}\n",
-}
 
 # ddtrace sends nothing, and writes no report of each process that is to die.
 DDTRACE = {"DD_INSTRUMENTATION_TELEMETRY_ENABLED": "false", "DD_CRASHTRACKING_ENABLED": "false"}
@@ -115,9 +110,8 @@ class Venv:
                     shutil.copy2(source, target)
 
     def simulate_macos(self) -> None:
-        """Make every interpreter of this environment see macOS while startup files run, and only then."""
-        for name, text in SIMULATED_MACOS.items():
-            (self.site_packages / name).write_text(text)
+        """Make every process of this environment see macOS from its start to its end; see mac."""
+        mac.play_in(self.site_packages)
 
     def run(
         self, *arguments: str, check: object = True, **variables: str

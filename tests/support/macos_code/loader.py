@@ -18,6 +18,7 @@ import mmap
 import os
 import re
 import signal
+import sys
 import sysconfig
 from collections.abc import Callable
 from ctypes import addressof, c_void_p, string_at
@@ -56,9 +57,10 @@ def note(event: str, name: str) -> None:
 
 def load(directory: Path, name: str) -> object:
     """Return the extension module `name`, whose image lies in the directory. Raises NotModelled."""
-    here = os.uname()
-    if (here.sysname, here.machine) != ("Linux", "x86_64"):
-        raise NotModelled(f"runs on x86_64 Linux only, not {here.sysname} {here.machine}")
+    # Not os.uname(), which may be a simulated Mac's.
+    built_for = getattr(sys.implementation, "_multiarch", "")
+    if not built_for.startswith("x86_64-linux"):
+        raise NotModelled(f"runs on x86_64 Linux only, not {built_for}")
     if sysconfig.get_config_var("Py_GIL_DISABLED"):
         raise NotModelled("a free-threaded Python lays out objects in another way")
     note("loaded", name)

@@ -21,7 +21,7 @@ EXTENSION = """\
 import pathlib, sys
 sys.path.append({loader!r})
 from macos_loader import load
-sys.path.remove({loader!r})
+sys.path.pop()  # not remove(): PYTHONPATH has it, too, and spawned children get this list
 sys.modules[__name__] = load(pathlib.Path(__file__).parent, __name__)
 """
 # What the loader imports must not see macOS.
