@@ -76,7 +76,7 @@ BROKEN = "sys.modules['airflow_setproctitle_shim.diagnosis.status'] = None"
 @pytest.mark.parametrize(
     ("before", "why"),
     [
-        ("", ": Python was started with -S. Mend it with: start Python without -S"),
+        ("", ": Python was started with -S and reads no startup file. Start it without -S."),
         (BROKEN, "; the reason could not be found out (ModuleNotFoundError: "),
     ],
     ids=["-S", "the diagnosis is broken"],

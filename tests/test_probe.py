@@ -92,7 +92,7 @@ def test_titles_that_ps_does_not_show_are_a_failure(
     write(tmp_path / "ps", f"#!/bin/sh\n{script}\n").chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
     status, data, _ = probe(capfd, "-n", "1")
-    assert status == 1 and "[titles]" in data["fix"] and "titles" in data["says"]
+    assert status == 1 and "processtitle" in data["fix"] and "titles" in data["says"]
 
 
 def test_without_a_native_setproctitle_it_simulates_on_a_mac_too(

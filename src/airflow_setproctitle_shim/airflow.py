@@ -25,7 +25,9 @@ def switch_on() -> None:
         reason, fixes = why_skipped()
         why = "; see: python -m airflow_setproctitle_shim status"
         if reason:
-            why = f": {reason}. Mend it with: {fixes[0]}"
+            why = f": {reason}."
+            if fixes:
+                why += f" Mend it with: {fixes[0]}"
     except Exception as error:  # noqa: BLE001  # as above
         why = f"; the reason could not be found out ({type(error).__name__}: {error})"
     log.warning(

@@ -1,6 +1,6 @@
 """What is installed here and from where, the startup file, and the command that installs.
 
-Raises what importing a broken importlib_metadata raises, where no more is said.
+Runs when somebody asks. Raises what importing a broken importlib_metadata raises, where no more is said.
 """
 
 from __future__ import annotations
@@ -8,14 +8,21 @@ from __future__ import annotations
 import contextlib
 import datetime
 import importlib.util
+import json
+import os
+import re
 import shlex
 import site
 import sys
+from importlib import metadata  # for where importlib_metadata itself may be broken
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 PACKAGE, DISTRIBUTION = "airflow_setproctitle_shim", "airflow-setproctitle-shim"
 PYTHON = shlex.quote(sys.executable or "python")
 COMMAND = f"{PYTHON} -m {PACKAGE}"
+# What is in the startup file, src/airflow_setproctitle_shim.pth.
+STARTUP_LINE = f'import sys; "darwin" == sys.platform and __import__("{PACKAGE}").startup()'
 
 
 def version(name: str) -> str:
@@ -34,21 +41,20 @@ def origin(module: str) -> str:
     return ""
 
 
-def install(requirement: str = DISTRIBUTION, how: str = "--force-reinstall --no-deps") -> str:
-    """Return the command that installs into this environment, which uv may have made without pip."""
-    program = f"{PYTHON} -m pip install" if origin("pip") else f"uv pip install --python {PYTHON}"
-    return f"{program} {how} {requirement}"
-
-
 def startup_file() -> tuple[Path, bool]:
-    """Return where the startup file should be, and whether Python reads such there. Raises LookupError if nowhere."""
+    """Return where the startup file should be, and whether Python reads such there.
+
+    Raises LookupError if the shim is not installed.
+    """
     from importlib_metadata import Distribution
 
     try:
         path = Path(str(Distribution.from_name(DISTRIBUTION).locate_file(f"{PACKAGE}.pth")))
     except Exception as error:  # Metadata may be in any state.
         raise LookupError(DISTRIBUTION) from error
-    places = [*site.getsitepackages(), *[site.getusersitepackages()][: bool(site.ENABLE_USER_SITE)]]
+    places = site.getsitepackages()
+    if site.ENABLE_USER_SITE:
+        places.append(site.getusersitepackages())
     return path, path.parent.resolve() in [Path(place).resolve() for place in places]
 
 
@@ -61,3 +67,67 @@ def installed() -> str:
         max(file.stat().st_mtime for file in records), datetime.timezone.utc
     )
     return f"{at:%Y-%m-%d %H:%M:%S} +0000"
+
+
+def install(*arguments: str) -> str:
+    """Return the command that installs into this environment, which uv may have made without pip.
+
+    `arguments` are requirements and pip's options, and are quoted for a shell.
+    """
+    has_pip = bool(origin("pip"))
+    words = ["-m", "pip", "install"] if has_pip else ["pip", "install", "--python"]
+    options = []
+    if has_pip and _is_in_user_site():
+        options.append("--user")
+    # PEP 668. The shim is there, so whoever put it there has decided that already.
+    marker = Path(os.__file__).with_name("EXTERNALLY-MANAGED")
+    if sys.prefix == sys.base_prefix and marker.exists():
+        options.append("--break-system-packages")
+    program = [PYTHON, *words] if has_pip else ["uv", *words, PYTHON]
+    return " ".join([*program, *options, *map(shlex.quote, arguments)])
+
+
+def reinstall() -> str:
+    """Return the command that installs the shim anew, and nothing else: constraints hold its dependencies."""
+    return install("--force-reinstall", "--no-deps", *_source())
+
+
+def mend(name: str, error: Exception) -> str:
+    """Return the command that installs a distribution that cannot be imported because of `error`."""
+    requirement = _suiting_all(name)
+    if isinstance(error, ModuleNotFoundError):  # It, or something that it requires, is missing.
+        return install(requirement)
+    with contextlib.suppress(metadata.PackageNotFoundError):
+        requirement = f"{name}=={metadata.version(name)}"
+    return install("--force-reinstall", requirement)
+
+
+def _is_in_user_site() -> bool:
+    user = Path(site.getusersitepackages())
+    return bool(site.ENABLE_USER_SITE and [*user.glob(f"{PACKAGE}-*.dist-info")])
+
+
+def _source() -> list[str]:
+    """Return what pip is to be given to get the shim from where it came from (PEP 610), or its name."""
+    clone = Path(__file__).parents[3]
+    if version(DISTRIBUTION) == "":  # on PYTHONPATH from a clone, perhaps
+        return [str(clone)] if (clone / "pyproject.toml").exists() else [DISTRIBUTION]
+    with contextlib.suppress(Exception):  # Metadata may be in any state.
+        direct = json.loads(metadata.distribution(DISTRIBUTION).read_text("direct_url.json") or "")
+        if "vcs_info" in direct:
+            return [f"{direct['vcs_info']['vcs']}+{direct['url']}"]
+        path = unquote(urlsplit(direct["url"]).path)
+        if direct["url"].startswith("file:") and Path(path).exists():
+            return ["-e", path] if direct.get("dir_info", {}).get("editable") else [path]
+    return [DISTRIBUTION]
+
+
+def _suiting_all(name: str) -> str:
+    """Return a requirement of that name which suits all that is installed and requires it in any case."""
+    pattern = re.compile(rf"(?i){re.escape(name)}\s*\(?([<>=!~][^;)]*)\)?\s*$")
+    bounds = set()
+    for dist in metadata.distributions():
+        with contextlib.suppress(Exception):  # Other people's metadata may raise anything.
+            found = [pattern.match(line) for line in dist.requires or ()]
+            bounds |= {match[1].strip() for match in found if match}
+    return name + ",".join(sorted(bounds))

@@ -12,21 +12,16 @@ if TYPE_CHECKING:  # Only `probe` needs what that imports.
     from .probe import Probe, Run
 
 WIDTH = 79
-NOBODY = """No program that is known to use setproctitle is installed here, by metadata and a list of known
-programs. Your own code was not looked at. Is this the Python that runs your workers?"""
 
 
 def of_status(status: Status) -> list[str]:
     """Return what `status` prints."""
     lines = [*_wrapped(status.says), *_rows("fix", list(status.fixes))]
-    if status.on or not status.ok:
-        once = "" if status.setproctitle else " (once setproctitle is installed)"
-        if status.protects:
-            lines += _wrapped(f"  protects  {', '.join(status.protects)}{once}", 12)
-        lines.append(f"  python    {status.python}  {status.executable}")
-        lines.append(f"  titles    {status.titles}")
-    lines += [line for other in status.others for line in _wrapped(f"  {other}", 4)]
-    return lines if status.protects or status.others else [*lines, *_wrapped(NOBODY)]
+    for label, text in status.rows():
+        row = f"  {label:8}  {text}" if label else f"  {text}"
+        # The paths in the other rows are not broken.
+        lines += _wrapped(row, 12 if label else 4) if label in ("", "protects") else [row]
+    return lines
 
 
 def of_probe(probe: Probe) -> list[str]:

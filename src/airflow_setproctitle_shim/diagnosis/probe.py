@@ -147,7 +147,7 @@ def _verdict(without_shim: Run, with_shim: Run, value: str) -> tuple[str, tuple[
         says = f"NOT OK: with the shim a worker hung, for {SECONDS} seconds."
         return says, (f"{environment.COMMAND} status --json",)
     if value == "titles" and with_shim.ps != [_title(n + 1) for n in range(with_shim.children)]:
-        fix = environment.install(f"'{environment.DISTRIBUTION}[titles]'", "--upgrade")
+        fix = environment.install("processtitle>=1.3")
         return "NOT OK: ps does not show the titles that were set.", (fix,)
     if not without_shim.killed + without_shim.hung:
         says = "NOT PROVED: no worker died or hung without the shim, either. Try more of them."
