@@ -25,6 +25,8 @@ NAME = "airflow-setproctitle-shim"
 PAGE = (ROOT / "docs/project-files.md").read_text(encoding="utf-8")
 SECTIONS = dict(re.findall(r"^## (.*?)\n(.*?)(?=^## |\Z)", PAGE, re.MULTILINE | re.DOTALL))
 LINE = re.compile(rf"{NAME}; sys_platform == (?:\"darwin\"|'darwin')")
+BEFORE, TRAP = "Before the first release", "The trap: locks made on Linux"
+CLONE = "/path/to/the/clone"
 WITH_MARKER = ["requirements.txt", "pyproject.toml", "uv", "tox", "nox", "conda"]
 
 
@@ -52,10 +54,8 @@ def test_the_line_is_a_requirement_that_holds_on_macos_only(section: str) -> Non
     assert holds == {"darwin": True, "linux": False, "win32": False}
 
 
-def test_the_readme_has_the_line_and_the_command_of_uv_that_are_tested_here() -> None:
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert f"    {block('requirements.txt')}" in readme
-    assert f"`{block('uv').strip()}`" in readme
+def test_the_readme_has_the_line_that_is_tested_here() -> None:
+    assert f"`{block('requirements.txt').strip()}`" in (ROOT / "README.md").read_text("utf-8")
 
 
 @pytest.fixture(scope="session")
@@ -82,6 +82,19 @@ class Project:
 
     def uv(self, *arguments: str) -> str:
         return uv(*arguments, cwd=self.directory, env=self.environ)
+
+    def pip(self, command: str, **variables: str) -> Venv:
+        """Run a command of pip in the project's environment, which is made if need be, and return that."""
+        venv = Venv(self.directory / ".venv")
+        if not venv.path.exists():
+            Venv.make(venv.path).install("pip")
+        subprocess.run(
+            [str(venv.python), "-m", *shlex.split(command)],
+            cwd=self.directory,
+            env={**self.environ, **variables},
+            check=True,
+        )
+        return venv
 
     def tool(self, name: str, *arguments: str) -> str:
         return self.uv("tool", "run", "--from", name, *arguments)
@@ -114,13 +127,44 @@ def test_the_line_brings_the_package_to_a_mac_and_to_no_other_system(
 @pytest.mark.slow
 def test_pip_reads_the_line_beside_a_lock(project: Project) -> None:
     project.write("requirements.txt", "")
-    venv = Venv.make(project.directory / ".venv")
-    venv.install("pip")
-    command = shlex.split(made_true(block("The trap: locks made on Linux", 1)))
-    subprocess.run(
-        [str(venv.python), "-m", *command], cwd=project.directory, env=project.environ, check=True
-    )
+    venv = project.pip(made_true(block(TRAP, 1)))
     assert has_it(venv.path)
+
+
+@pytest.mark.slow
+def test_a_clone_is_a_requirement(project: Project) -> None:
+    project.write("requirements.txt", made_true(block(BEFORE)).replace(CLONE, str(ROOT)))
+    venv = project.pip("pip install -r requirements.txt")
+    assert has_it(venv.path)
+
+
+@pytest.mark.slow
+def test_a_wheel_is_made_of_a_clone_and_found_beside_the_project(project: Project) -> None:
+    project.pip(block(BEFORE, 1).replace(CLONE, shlex.quote(str(ROOT))))
+    venv = project.pip(f"pip install --find-links wheels {NAME}", PIP_FIND_LINKS="")
+    assert has_it(venv.path)
+
+
+@pytest.mark.slow
+def test_constraints_that_do_not_name_it_hold(project: Project) -> None:
+    project.write("constraints.txt", "gunicorn==23.0.0\nwrapt==1.17.2\n")
+    # Airflow itself, with what it constrains, is in test_dependency_bounds.py.
+    venv = project.pip(block("Constraints, as Airflow's").replace("apache-airflow", "gunicorn"))
+    show = "from importlib.metadata import version as v; print(v('gunicorn'), v('wrapt'))"
+    assert has_it(venv.path) and venv.evaluate(show) == "23.0.0 1.17.2"
+
+
+@pytest.mark.slow
+def test_pip_upgrades_it(project: Project) -> None:
+    venv = project.pip(f"pip install {NAME}")
+    [recorded] = venv.site_packages.glob("airflow_setproctitle_shim-*.dist-info/METADATA")
+    # An older release, as far as pip can tell.
+    text = re.sub("(?m)^Version: .*", "Version: 0.1", recorded.read_text(encoding="utf-8"))
+    recorded.write_text(text, encoding="utf-8")
+    recorded.parent.rename(venv.site_packages / "airflow_setproctitle_shim-0.1.dist-info")
+    project.pip(block("Upgrade"))
+    show = f"from importlib.metadata import version; print(version({NAME!r}))"
+    assert has_it(venv.path) and venv.evaluate(show) != "0.1"
 
 
 @pytest.mark.slow
@@ -189,8 +233,8 @@ def test_uv_tool_installs_it_beside_a_program(project: Project) -> None:
 @pytest.mark.skipif(sys.platform == "darwin", reason="there the line is kept")
 def test_a_lock_made_on_linux_drops_the_line_unless_it_is_universal(project: Project) -> None:
     project.write("requirements.in", block("requirements.txt"))
-    trap = "The trap: locks made on Linux"
-    universal = shlex.split(block(trap))
+    lock, install = made_true(block(TRAP)).splitlines()
+    universal = shlex.split(lock)
     only_here = [word for word in universal if word != "--universal"]
 
     project.uv(*only_here[1:])
@@ -201,8 +245,11 @@ def test_a_lock_made_on_linux_drops_the_line_unless_it_is_universal(project: Pro
     (project.directory / "requirements.txt").unlink()
 
     project.uv(*universal[1:])
+    text = (project.directory / "requirements.txt").read_text()
     assert re.search(
-        rf"^{NAME}==\S+ ; sys_platform == 'darwin'$",
-        (project.directory / "requirements.txt").read_text(),
-        re.MULTILINE,
+        rf"^{NAME}==\S+ ; sys_platform == 'darwin' \\\n +--hash=sha256:", text, re.MULTILINE
     )
+
+    # On a Mac pip takes it by that lock.
+    project.write("requirements.txt", made_true(text))
+    assert has_it(project.pip(install).path)

@@ -120,8 +120,8 @@ def promise(_: Path) -> str:
     """The most that an interpreter's start may cost."""
     on, off = (benchmark.START_LIMITS[start] for start in (benchmark.ON_MACOS, benchmark.OFF_MACOS))
     return (
-        f"On a Mac an interpreter start takes at most {on['3.11']:.1%} more instructions on Python 3.11 (others: "
-        f"{max(on.values()):.1%}),\nand elsewhere at most {max(off.values()):.1%} more."
+        f"- **Cost** ([measured](benchmarks/README.md)): an interpreter start takes at most {on['3.11']:.1%} more instructions "
+        f"on a Mac with\n  Python 3.11 ({max(on.values()):.1%} with others), and at most {max(off.values()):.1%} more elsewhere."
     )
 
 
