@@ -28,7 +28,7 @@ DATA = ROOT / "tests/data"
 REPORT = DATA / "crash-reports/python3.12-airflow45124.ips"
 sys.path.insert(0, str(ROOT))
 
-from airflow_setproctitle_shim.diagnosis import causes
+from airflow_setproctitle_shim.diagnosis import callers, causes
 from benchmarks import run as benchmark
 
 
@@ -89,10 +89,14 @@ def numbers(file: Path) -> str:
     done = sum(row["done"] for row in rows)
     killed = sum(row["after"] for row in rows)
     return (
-        f"Without the package, processes of {without} of {len(rows)} set-ups of real programs (Airflow, gunicorn,\n"
-        f"Celery and others) were killed and their work was not done. With it, {done} of {len(rows)} did their work,\n"
-        f"and {killed} processes were killed."
+        f"There {without} of {len(rows)} programs died without it and did not do their work. With it, {done} did, and "
+        f"{killed} processes died."
     )
+
+
+def who(_: Path) -> str:
+    """Who needs the shim."""
+    return table(("on macOS you run", "do you need it?"), callers.readme_rows())
 
 
 def releases(file: Path) -> str:
@@ -120,13 +124,14 @@ def promise(_: Path) -> str:
     """The most that an interpreter's start may cost."""
     on, off = (benchmark.START_LIMITS[start] for start in (benchmark.ON_MACOS, benchmark.OFF_MACOS))
     return (
-        f"- **Cost** ([measured](benchmarks/README.md)): an interpreter start takes at most {on['3.11']:.1%} more instructions "
-        f"on a Mac with\n  Python 3.11 ({max(on.values()):.1%} with others), and at most {max(off.values()):.1%} more elsewhere."
+        f"- [**Cost**](benchmarks/README.md): a start of Python 3.11 takes at most {on['3.11']:.1%} more instructions "
+        f"(others {max(on.values()):.1%}; not on macOS {max(off.values()):.1%})."
     )
 
 
 PARTS = [
     Part("README.md", "numbers", numbers),
+    Part("README.md", "who", who),
     Part("README.md", "promise", promise),
     Part("docs/proof.md", "programs", programs),
     Part("docs/proof.md", "releases", releases),

@@ -192,7 +192,7 @@ CALLERS = (
         seen="5.3.6, 5.5.3, 5.6.3 run with billiard 4.3.2",
         in_readme=InReadme(
             "Celery 5.3 to 5.6 with billiard 4.3 or later",
-            "it is not enough, every task fails: `pip install 'billiard<4.3'`, too",
+            "yes, and `pip install 'billiard<4.3'`: else every task fails",
         ),
     ),
     Caller(
@@ -210,7 +210,9 @@ CALLERS = (
         words="when started as celery beat --detach, or by Airflow as airflow celery worker -D",
         optional=True,
         seen="5.7.0 run",
-        in_readme=InReadme("Celery 5.7 or later", "only for `celery beat --detach`"),
+        in_readme=InReadme(
+            "Celery 5.7 or later", "only for `celery beat --detach` and `airflow celery worker -D`"
+        ),
     ),
     Caller(
         "rq",
