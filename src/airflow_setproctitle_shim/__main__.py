@@ -6,7 +6,14 @@ import _signal  # type: ignore[import-not-found]  # what signal is made of, load
 if _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:
     _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
 
+import os
 import sys
+from contextlib import suppress
+
+# `python -m` looks in the working directory first. As with `python -m pip`, no getopt.py there may run.
+with suppress(OSError):  # It may be gone.
+    if sys.path[:1] == [os.getcwd()]:
+        del sys.path[0]
 
 from .diagnosis.cli import main
 

@@ -99,9 +99,9 @@ class Program(NamedTuple):
 
 ONLY_WITH_OPTION = "only with an option or a setting, which `status` names"
 ON_DEMAND = "no, unless your code chooses fork"
-# To add a program: a row for each of its ranges of versions, and its borders in tests/test_callers.py.
-# The first row that fits counts. Where it depends on what `status` cannot see, as on Airflow's version
-# beside a provider, a program counts as one that dies.
+# To add a program: a row for each of its ranges of versions, and both sides of each border in
+# tests/test_callers.py. The first row that fits counts. Where it depends on what `status` cannot see,
+# as on Airflow's version beside a provider, a program counts as one that dies.
 CALLERS = (
     Caller(
         "apache-airflow",
@@ -368,7 +368,7 @@ CALLERS = (
         seen="ray-project/ray #59663, #63366",
         in_readme=InReadme(
             "Ray 2.48 to 2.55",
-            "it cannot help, as Ray has a copy of setproctitle inside: upgrade to Ray 2.56 or later",
+            "it cannot help, as Ray has a setproctitle inside: upgrade to Ray 2.56 or later",
         ),
     ),
     Caller("ray", Does.GONE, since="2.56", seen="ray-project/ray #63366"),
@@ -392,9 +392,9 @@ def readme_rows() -> Iterator[tuple[str, str]]:
 
 
 def what(name: str, versions: dict[str, str], requires: bool = False) -> Program | None:
-    """Return what an installed program does on macOS, None if it has nothing to do with setproctitle.
+    """Return what an installed program does on macOS, None if it does nothing with setproctitle.
 
-    `versions`: those of all that is installed. `requires`: whether its metadata requires setproctitle.
+    `versions`: those of all that is installed. `requires`: whether its metadata requires it.
     """
     version = versions[name]
     rows = [row for row in CALLERS if row.name == name]

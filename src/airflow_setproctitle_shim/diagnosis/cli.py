@@ -8,8 +8,8 @@ import json
 import os
 import re
 import sys
-from pathlib import Path
-from typing import TextIO
+from importlib.resources import files
+from typing import NamedTuple, Protocol, TextIO
 
 from .. import __version__
 
@@ -38,79 +38,116 @@ COMMANDS = {
 }
 
 
+class Asked(NamedTuple):
+    """What the command line asks for."""
+
+    command: str  # "help", "version", or one of COMMANDS
+    as_json: bool = False
+    children: int = 20
+    paths: tuple[str, ...] = ()
+
+
+class Found(Protocol):
+    """What a command found out."""
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing is to be done."""
+
+    def as_json(self) -> dict[str, object]:
+        """Return what is printed with --json."""
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line with `arguments` (default: the process's) and return its exit status."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115  # None if closed when Python started
-    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed when Python started
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")  # Paths may hold anything.
-    status = 1
     try:
-        return _run(*parse(arguments))
+        return _run(parse(arguments))
     except getopt.GetoptError as error:
-        status, message = 2, str(error)
+        status, message, more = 2, str(error), "For help: airflow-setproctitle-shim --help\n"
+    except OSError as error:
+        status, message, more = 1, str(error), ""
     except Exception as error:  # noqa: BLE001  # a traceback helps no user
-        message = str(error) if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
+        status, message, more = 1, f"{type(error).__name__}: {error}", ""
     if "--json" in arguments:
         _print(json.dumps({"ok": False, "error": message}, indent=2) + "\n", sys.stdout)
-    more = "For help: airflow-setproctitle-shim --help\n" * (status == 2)
     _print(f"airflow-setproctitle-shim: {message}\n{more}", sys.stderr)
     return status
 
 
-def parse(arguments: list[str]) -> tuple[str, dict[str, str], list[str]]:
-    """Return the command, the options and the PATHs that are given. Raises GetoptError where that is wrong usage."""
+def parse(arguments: list[str]) -> Asked:
+    """Return what is asked for. Raises GetoptError where that is wrong usage."""
     given, operands = getopt.gnu_getopt(arguments, "hVn:", ["help", "version", "json"])
-    options, (command, *paths) = {"-n": "20", **dict(given)}, operands or [""]
-    asked = [
-        option.strip("-")[0] for option, _ in given if option in ("-h", "--help", "-V", "--version")
-    ]
-    if asked or not arguments:
-        return "help" if asked[:1] in ([], ["h"]) else "version", options, []
+    for option, _ in given:
+        if option in ("-h", "--help"):
+            return Asked("help")
+        if option in ("-V", "--version"):
+            return Asked("version")
+    if not arguments:
+        return Asked("help")
+    command, *paths = operands or [""]
     if command not in COMMANDS:
         raise getopt.GetoptError(f"no command {command!r}: there are {', '.join(COMMANDS)}")
     foreign = [option for option, _ in given if option not in COMMANDS[command]]
-    if foreign := foreign or paths * (command != "doctor"):
+    if command != "doctor":
+        foreign += paths
+    if foreign:
         raise getopt.GetoptError(f"{command} does not take {foreign[0]!r}")
-    if not re.fullmatch(r"[1-9]\d{0,3}|10000", options["-n"], re.ASCII):
-        raise getopt.GetoptError(f"-n {options['-n']!r} is not a whole number from 1 to 10000")
-    return command, options, paths
+    children = dict(given).get("-n", "20")
+    if not re.fullmatch(r"[1-9]\d{0,3}|10000", children, re.ASCII):
+        raise getopt.GetoptError(f"-n {children!r} is not a whole number from 1 to 10000")
+    return Asked(command, ("--json", "") in given, int(children), tuple(paths))
 
 
-def _run(command: str, options: dict[str, str], paths: list[str]) -> int:
+def _run(asked: Asked) -> int:
     """Do what is asked and return the exit status."""
-    if command in ("help", "version"):
-        _print(HELP if command == "help" else f"{__version__}\n", sys.stdout)
+    if asked.command == "help":
+        _print(HELP, sys.stdout)
         return 0
-    if command == "sitecustomize":
+    if asked.command == "version":
+        _print(f"{__version__}\n", sys.stdout)
+        return 0
+    if asked.command == "sitecustomize":
         # Not named sitecustomize: a wheel with a file of that name looks like malware to scanners.
-        file = Path(__file__).parents[1] / "as_site_customize.py"
-        return int(not _print(file.read_text("utf-8"), sys.stdout))
+        # The package may lie in an archive.
+        template = files("airflow_setproctitle_shim") / "as_site_customize.py"
+        return int(not _print(template.read_text("utf-8"), sys.stdout))
+    found, lines = _find(asked)
+    if asked.as_json:
+        text = json.dumps(found.as_json(), indent=2)
+    else:
+        # What would drive the terminal is not printed: it may come from anybody's files.
+        text = "\n".join("".join(it if it.isprintable() else "?" for it in line) for line in lines)
+    _print(f"{text}\n", sys.stdout)
+    return int(not found.ok)  # whatever becomes of the output
+
+
+def _find(asked: Asked) -> tuple[Found, list[str]]:
+    """Return what a command found out, and the lines that tell it to people."""
     from . import printing  # Only what a command needs is imported.
 
-    if command == "doctor":
+    if asked.command == "doctor":
         from .doctor import diagnose
 
-        if missing := [path for path in paths if path != "-" and not os.path.exists(path)]:
-            raise getopt.GetoptError(f"there is no file or directory {missing[0]!r}")
-        data, lines = (found := diagnose(paths)), printing.of_report(found)
-    elif command == "probe":
+        for path in asked.paths:
+            if path != "-" and not os.path.exists(path):
+                raise getopt.GetoptError(f"there is no file or directory {path!r}")
+        diagnosis = diagnose([*asked.paths])
+        return diagnosis, printing.of_report(diagnosis)
+    if asked.command == "probe":
         from .probe import probe
 
-        found_probe = probe(int(options["-n"]))
-        data, lines = found_probe.as_json(), printing.of_probe(found_probe)
-    else:
-        from .status import status
+        probed = probe(asked.children)
+        return probed, printing.of_probe(probed)
+    from .status import status
 
-        found_status = status()
-        data, lines = found_status.as_json(), printing.of_status(found_status)
-    # What would drive the terminal is not printed: it may come from anybody's files.
-    lines = ["".join(it if it.isprintable() else "?" for it in line) for line in lines]
-    _print(
-        (json.dumps(data, indent=2) if "--json" in options else "\n".join(lines)) + "\n", sys.stdout
-    )
-    return int(not data["ok"])  # whatever becomes of the output
+    here = status()
+    return here, printing.of_status(here)
 
 
 def _print(text: str, stream: TextIO) -> bool:

@@ -8,7 +8,7 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Iterator
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 from . import causes, crash_reports, signs
 from .status import status
@@ -20,7 +20,18 @@ REPORTS = (
 Found = dict[str, tuple[int, signs.Sign]]  # how many signs of each cause, and the last one
 
 
-def diagnose(named: list[str]) -> dict[str, Any]:
+class Diagnosis(NamedTuple):
+    """What `doctor` tells."""
+
+    ok: bool
+    report: dict[str, Any]
+
+    def as_json(self) -> dict[str, object]:
+        """Return what `doctor --json` prints."""
+        return self.report
+
+
+def diagnose(named: list[str]) -> Diagnosis:
     """Return what `doctor --json` prints, of the files and directories named ("-": standard input), or else of
     the places where macOS and Airflow write."""
     shim, found = status(), Found()
@@ -44,13 +55,15 @@ def diagnose(named: list[str]) -> dict[str, Any]:
     since = None if named else signs.earliest(shim.installed)
     told = [_told(cause, *found[cause.name], since) for cause in causes.ALL if cause.name in found]
     deaths = [row for row in told if row["cause"] != causes.API.name]
-    return {
-        "ok": shim.ok and not any(death["attention"] for death in deaths), "shim": shim.as_json(),
+    ok = shim.ok and not any(death["attention"] for death in deaths)
+    report = {
+        "ok": ok, "shim": shim.as_json(),
         "deaths": deaths, "notes": [row for row in told if row not in deaths],
         "advice": [] if deaths else [causes.FAULTHANDLER, SAVE, *[REPORTS] * bool(named)],
         "looked_at": looked_at, "missing": [path for path in places if path != "-" and not os.path.exists(path)],
         "not_read": [{"path": path, "why": why} for path, why in not_read.items()],
     }  # fmt: skip
+    return Diagnosis(ok, report)
 
 
 def _told(cause: causes.Cause, count: int, last: signs.Sign, since: float | None) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """What is installed here and from where, the startup file, and the command that installs.
 
-Runs when somebody asks. Raises what importing a broken importlib_metadata raises, where no more is said.
+Runs when somebody asks. Raises what importing a broken importlib_metadata raises, where no more is
+said.
 """
 
 from __future__ import annotations
@@ -35,8 +36,8 @@ def version(name: str) -> str:
 
 
 def origin(module: str) -> str:
-    """Return the file that importing a module runs here, or "". Others' finders may raise anything."""
-    with contextlib.suppress(Exception):
+    """Return the file that importing a module runs here, or ""."""
+    with contextlib.suppress(Exception):  # Others' finders may raise anything.
         return getattr(importlib.util.find_spec(module), "origin", None) or ""
     return ""
 
@@ -59,13 +60,13 @@ def startup_file() -> tuple[Path, bool]:
 
 
 def installed() -> str:
-    """Return when the shim was installed: the time of its RECORD, or else of this file."""
-    records = [Path(__file__)]
+    """Return when the shim was installed: the time of its RECORD, this file, or its archive."""
+    here = Path(__file__)
+    files = [next(path for path in (here, *here.parents) if path.exists())]
     with contextlib.suppress(Exception):
-        records = [*startup_file()[0].parent.glob(f"{PACKAGE}-*.dist-info/RECORD")] or records
-    at = datetime.datetime.fromtimestamp(
-        max(file.stat().st_mtime for file in records), datetime.timezone.utc
-    )
+        files = [*startup_file()[0].parent.glob(f"{PACKAGE}-*.dist-info/RECORD")] or files
+    newest = max(file.stat().st_mtime for file in files)
+    at = datetime.datetime.fromtimestamp(newest, datetime.timezone.utc)
     return f"{at:%Y-%m-%d %H:%M:%S} +0000"
 
 
@@ -88,12 +89,15 @@ def install(*arguments: str) -> str:
 
 
 def reinstall() -> str:
-    """Return the command that installs the shim anew, and nothing else: constraints hold its dependencies."""
+    """Return the command that installs the shim anew, and nothing else.
+
+    Newer dependencies might not suit the constraints that somebody installs by.
+    """
     return install("--force-reinstall", "--no-deps", *_source())
 
 
 def mend(name: str, error: Exception) -> str:
-    """Return the command that installs a distribution that cannot be imported because of `error`."""
+    """Return the command that mends a distribution whose import raised `error`."""
     requirement = _suiting_all(name)
     if isinstance(error, ModuleNotFoundError):  # It, or something that it requires, is missing.
         return install(requirement)
@@ -108,7 +112,7 @@ def _is_in_user_site() -> bool:
 
 
 def _source() -> list[str]:
-    """Return what pip is to be given to get the shim from where it came from (PEP 610), or its name."""
+    """Return what pip gets to install the shim from where it came (PEP 610), or its name."""
     clone = Path(__file__).parents[3]
     if version(DISTRIBUTION) == "":  # on PYTHONPATH from a clone, perhaps
         return [str(clone)] if (clone / "pyproject.toml").exists() else [DISTRIBUTION]
@@ -123,7 +127,7 @@ def _source() -> list[str]:
 
 
 def _suiting_all(name: str) -> str:
-    """Return a requirement of that name which suits all that is installed and requires it in any case."""
+    """Return a requirement that suits all that is installed and requires it in any case."""
     pattern = re.compile(rf"(?i){re.escape(name)}\s*\(?([<>=!~][^;)]*)\)?\s*$")
     bounds = set()
     for dist in metadata.distributions():

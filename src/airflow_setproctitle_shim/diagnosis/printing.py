@@ -6,10 +6,10 @@ import os
 import textwrap
 from typing import TYPE_CHECKING, Any
 
-from .status import Status
-
-if TYPE_CHECKING:  # Only `probe` needs what that imports.
+if TYPE_CHECKING:  # No command needs what the others import.
+    from .doctor import Diagnosis
     from .probe import Probe, Run
+    from .status import Status
 
 WIDTH = 79
 
@@ -47,8 +47,9 @@ def _of_run(name: str, run: Run) -> str:
     return f"{line} ({', '.join(ends)})" if ends else line
 
 
-def of_report(report: dict[str, Any]) -> list[str]:
+def of_report(diagnosis: Diagnosis) -> list[str]:
     """Return what `doctor` prints."""
+    report = diagnosis.report
     shim, deaths = report["shim"], report["deaths"]
     lines = [*_wrapped(shim["says"]), *_rows("fix", shim["fixes"]), ""]
     if not deaths:

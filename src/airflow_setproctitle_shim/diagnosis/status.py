@@ -53,7 +53,7 @@ class Status(NamedTuple):
         return {**self._asdict(), "programs": programs, "fix": first}
 
     def rows(self) -> Iterator[tuple[str, str]]:
-        """Yield what follows the first sentence and its fixes for people: a label, and what it labels.
+        """Yield what follows the first sentence and its fixes for people: label and text.
 
         On Linux the first sentence names all that would be protected.
         """
@@ -89,7 +89,7 @@ class Verdict(NamedTuple):
 
 
 class Skipped(NamedTuple):
-    """What keeps Python from running the startup file, "" if nothing known does; lines that mend it."""
+    """What keeps Python from running the startup file, if it is known; lines that mend it."""
 
     why: str
     fixes: tuple[str, ...] = ()
@@ -154,7 +154,10 @@ def what_import_does() -> Import:
 
 
 def why_skipped() -> Skipped:
-    """Return why Python did not run the startup file. Raises what a broken importlib_metadata raises."""
+    """Return why Python did not run the startup file.
+
+    Raises what a broken importlib_metadata raises.
+    """
     if sys.flags.no_site:
         return Skipped("Python was started with -S and reads no startup file. Start it without -S")
     try:
@@ -188,7 +191,7 @@ def _environment_of(path: Path) -> str:
 
 
 def _by_sitecustomize(directory: Path, is_on_path: bool) -> tuple[str, ...]:
-    """Return lines that switch the shim on by a sitecustomize.py, if possible in the shim's directory.
+    """Return lines that switch the shim on by a sitecustomize.py, next to it if possible.
 
     `is_on_path`: whether the directory is on sys.path in every interpreter.
     """
@@ -201,8 +204,8 @@ def _by_sitecustomize(directory: Path, is_on_path: bool) -> tuple[str, ...]:
         return (f"printf '{line}' >> {shlex.quote(other)}",)
     paths = [] if is_on_path or _is_on_pythonpath(directory) else [str(directory)]
     lines = [f"{command} > {shlex.quote(str(file))}"]
-    # Only the first one on the path is imported. Debian's and Homebrew's Pythons have one of their own,
-    # which only PYTHONPATH comes before; ours runs the one that it hides.
+    # Only the first one on the path is imported. Debian's and Homebrew's Pythons have one of their
+    # own, which only PYTHONPATH comes before; ours runs the one that it hides.
     if not directory.is_dir() or (is_on_path and other):
         home = Path.home() / ".airflow-setproctitle-shim"
         file = home / "sitecustomize.py"
