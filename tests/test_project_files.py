@@ -26,6 +26,7 @@ PAGE = (ROOT / "docs/project-files.md").read_text(encoding="utf-8")
 SECTIONS = dict(re.findall(r"^## (.*?)\n(.*?)(?=^## |\Z)", PAGE, re.MULTILINE | re.DOTALL))
 LINE = re.compile(rf"{NAME}; sys_platform == (?:\"darwin\"|'darwin')")
 BEFORE, TRAP = "Before the first release", "The trap: locks made on Linux"
+PIPX = "pipx and uv tool"
 CLONE = "/path/to/the/clone"
 WITH_MARKER = ["requirements.txt", "pyproject.toml", "uv", "tox", "nox", "conda"]
 
@@ -215,7 +216,7 @@ def test_pipx_injects_it(project: Project) -> None:
         PIPX_DEFAULT_PYTHON=sys.executable,
     )
     project.tool("pipx", "pipx", "install", "-q", "gunicorn")
-    project.tool("pipx", *shlex.split(block("pipx")))
+    project.tool("pipx", *shlex.split(block(PIPX)))
     assert has_it(project.directory / "venvs/gunicorn")
 
 
@@ -224,7 +225,7 @@ def test_uv_tool_installs_it_beside_a_program(project: Project) -> None:
     project.environ.update(
         UV_TOOL_DIR=str(project.directory / "tools"), UV_TOOL_BIN_DIR=str(project.directory / "bin")
     )
-    _, *arguments = shlex.split(block("uv tool"))
+    _, *arguments = shlex.split(block(PIPX, 1))
     project.uv(*arguments)
     assert has_it(project.directory / "tools/gunicorn")
 

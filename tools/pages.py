@@ -174,7 +174,7 @@ def keys(value: dict[str, Any], above: str = "") -> set[str]:
 def printed_keys(*arguments: str) -> set[str]:
     """Return the keys of what a command prints with --json. Raises SystemExit if it prints anything else."""
     command = [sys.executable, "-m", "airflow_setproctitle_shim", *arguments, "--json"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", check=False)
     try:
         return keys(json.loads(done.stdout))
     except ValueError:
