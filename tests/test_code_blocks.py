@@ -248,12 +248,6 @@ def test_a_newcomer_sets_it_up(text: str, with_pip: Shell) -> None:
     assert {"nox", "uv", "airflow-setproctitle-shim"} <= {*done.stdout.split()}
 
 
-@copied("docs/command-line.md", "/path/to/bin/python -m airflow_setproctitle_shim status")
-def test_a_command_is_called_by_its_python(text: str, on_a_mac: Shell) -> None:
-    done = on_a_mac.run(text, **{"/path/to/bin/python": str(on_a_mac.venv.python)})
-    assert done.stdout.startswith("ON: ")
-
-
 @copied("docs/troubleshooting.md", "/path/to/your/python -m airflow_setproctitle_shim status")
 def test_the_first_two_questions_are_answered(text: str, on_a_mac: Shell) -> None:
     done = on_a_mac.run(text)

@@ -18,7 +18,8 @@ usage: airflow-setproctitle-shim COMMAND
 
 Tells whether setproctitle can crash forked processes here. Changes nothing.
 
-  status            Is the shim on in this Python? Whom does it protect?
+  status            Is the shim on in this Python? Which programs does it
+                    protect?
   probe [-n N]      Does it work? Forks N workers (20) without it, then with it.
   doctor [PATH...]  What died, and what helps? Looks where macOS and Airflow
                     write, or at PATHs: crash reports, logs, directories of
