@@ -125,6 +125,19 @@ def test_ctrl_c_ends_it_without_a_traceback(module: str) -> None:
     assert (done.returncode, done.stderr) == (-signal.SIGINT, "")
 
 
+def test_no_module_of_the_working_directory_is_run(tmp_path: Path) -> None:
+    write(tmp_path / "getopt.py", "raise SystemExit('not ours')\n")
+    done = in_shell("SHIM --version", tmp_path)
+    assert (done.stdout.strip(), done.stderr, done.returncode) == (shim.__version__, "", 0)
+
+
+def test_it_runs_in_a_directory_that_is_gone(tmp_path: Path) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    done = in_shell("rmdir \"$PWD\"; SHIM --version", gone)
+    assert (done.stdout.strip(), done.stderr) == (shim.__version__, "")
+
+
 def test_other_peoples_names_cannot_drive_the_terminal(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -11,6 +11,7 @@ import os
 import shlex
 import shutil
 import subprocess
+import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -19,8 +20,10 @@ from typing import Any, NamedTuple
 import pytest
 from support import mac
 from support.environments import (
+    ROOT,
     STAND_IN,
     SWITCH,
+    UV,
     MadeOnce,
     Venv,
     clean_environ,
@@ -28,6 +31,8 @@ from support.environments import (
     installed,
     write,
 )
+
+from airflow_setproctitle_shim.diagnosis import environment
 
 SHIM, OURS = "airflow_setproctitle_shim", "airflow-setproctitle-shim"
 STARTUP_FILE = f"{SHIM}.pth"
@@ -286,3 +291,232 @@ def test_a_state_is_told_and_its_lines_mend_it(state: State, place: Place) -> No
     assert lines
     after = place.after(*lines)
     assert after["ok"] and after["on"] and after["says"].startswith("ON: setproctitle is safe")
+
+
+def test_a_variable_that_switches_it_off_is_named_and_is_no_fault(place: Place) -> None:
+    place.variables[SWITCH] = "Off"
+    told = place.status()
+    assert told["ok"] and told["says"].startswith(f"OFF: {SWITCH} is 'Off'")
+    assert place.after(*told["fixes"])["on"]
+
+
+def test_of_a_python_that_was_started_with_s_it_is_said_that_it_must_not_be(place: Place) -> None:
+    code = f"""
+import sys
+sys.platform = "darwin"
+from {SHIM}.diagnosis import cli
+sys.exit(cli.main(["status", "--json"]))
+"""
+    there = {"PYTHONPATH": str(place.site)}
+    done = place.venv.run("-S", "-c", code, check=False, **there)
+    told = json.loads(done.stdout)
+    assert not told["ok"] and "was started with -S" in told["says"] and not told["fixes"]
+    place.variables |= there
+    assert place.status()["on"]
+
+
+def native_but_harmless(place: Place) -> None:
+    native_first(place)
+
+
+def blocked(place: Place) -> None:
+    write(place.site / "aab_blocks.pth", "import sys; sys.modules['setproctitle'] = None\n")
+
+
+def blocked_by_a_finder(place: Place) -> None:
+    finder = """
+import sys
+class Blocker:
+    @staticmethod
+    def find_spec(name, *_):
+        if name == "setproctitle":
+            raise ImportError("not in here")
+sys.meta_path.insert(0, Blocker)
+"""
+    write(place.site / "blocks.py", finder)
+    write(place.site / "zzz_blocks.pth", "import blocks\n")
+
+
+SAFE = [
+    (native_but_harmless, "was imported before the shim, and is harmless now", "remembered"),
+    (blocked, "None in sys.modules blocks it", "none"),
+    (blocked_by_a_finder, "import hook blocks.Blocker (ImportError: not in here) blocks", "none"),
+]
+
+
+@pytest.mark.parametrize(
+    ("make", "says", "titles"), SAFE, ids=lambda it: getattr(it, "__name__", "")
+)
+def test_what_came_first_and_is_harmless_is_told_and_is_no_fault(
+    make: Callable[[Place], None], says: str, titles: str, place: Place
+) -> None:
+    make(place)
+    told = place.status()
+    assert told["ok"] and told["on"] and told["says"].startswith("ON: ") and says in told["says"]
+    assert told["titles"].startswith(titles) and not told["fixes"]
+
+
+def answered_by_another_finder(place: Place) -> None:
+    write(place.home / "setproctitle.py", "")
+    finder = f"""
+import sys
+from importlib.machinery import PathFinder
+class Other:
+    def find_spec(self, name, *_):
+        return PathFinder.find_spec(name, [{str(place.home)!r}])
+sys.meta_path.insert(0, Other())
+"""
+    write(place.site / "answers.py", finder)
+    write(place.site / "zzz_answers.pth", "import answers\n")
+
+
+def put_there_by_hand(place: Place) -> None:
+    put = "import sys, types; sys.modules['setproctitle'] = types.ModuleType('setproctitle')\n"
+    write(place.site / "zzz_puts.pth", put)
+
+
+def taken_off(place: Place) -> None:
+    take = f"import sys, {SHIM} as shim; sys.meta_path.remove(shim.finder)\n"
+    write(place.site / "zzz_takes.pth", take)
+
+
+def python_does_not_say(place: Place) -> None:
+    """Have site read no startup file of ours, for a reason that nobody knows."""
+    write(
+        place.site / "hides.py",
+        f"""
+import site
+def addpackage(*args, real=site.addpackage):
+    return None if args[1] == {STARTUP_FILE!r} else real(*args)
+site.addpackage = addpackage
+""",
+    )
+    write(place.site / "aab_hides.pth", "import hides\n")
+
+
+HARMFUL = [
+    (answered_by_another_finder, "the import hook answers.Other comes first: "),
+    (
+        put_there_by_hand,
+        "sys.modules comes first: `import setproctitle` gives a module that has no file",
+    ),
+    (taken_off, "something in this environment has taken it off sys.meta_path"),
+]
+if sys.version_info < (3, 15):  # From there on site reads startup files in another way.
+    HARMFUL.append((python_does_not_say, "no reason was found"))
+
+
+@pytest.mark.parametrize(("make", "says"), HARMFUL, ids=lambda it: getattr(it, "__name__", ""))
+def test_what_no_line_mends_is_told_without_one(
+    make: Callable[[Place], None], says: str, place: Place
+) -> None:
+    make(place)
+    told = place.status()
+    assert not told["ok"] and says in told["says"] and "Workers can crash." in told["says"]
+    assert not told["fixes"]
+
+
+@pytest.mark.parametrize(
+    ("url", "argument"),
+    [
+        ({"url": "file:///no/such/clone", "dir_info": {}}, OURS),
+        ({"url": "https://example.org/it.whl", "archive_info": {}}, OURS),
+        (
+            {"url": "https://example.org/it", "vcs_info": {"vcs": "git"}},
+            "git+https://example.org/it",
+        ),
+        ({"url": ROOT.as_uri(), "dir_info": {}}, shlex.quote(str(ROOT))),
+        ({"url": ROOT.as_uri(), "dir_info": {"editable": True}}, f"-e {shlex.quote(str(ROOT))}"),
+        ("no JSON", OURS),
+    ],
+)
+def test_it_is_installed_again_from_where_it_came_from_if_that_is_still_there(
+    url: object, argument: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    metadata = distribution(tmp_path, OURS, {})
+    write(metadata / "direct_url.json", url if isinstance(url, str) else json.dumps(url))
+    monkeypatch.syspath_prepend(tmp_path)
+    assert environment.reinstall().endswith(f"--force-reinstall --no-deps {argument}")
+
+
+def test_a_wheel_that_it_came_from_is_installed_again(place: Place, wheels: Path) -> None:
+    [wheel] = wheels.glob(f"{SHIM}-*.whl")
+    kept = shutil.copy(wheel, place.home)
+    [metadata] = place.site.glob(f"{SHIM}-*.dist-info")
+    url = {"url": Path(kept).as_uri(), "archive_info": {}}
+    write(metadata / "direct_url.json", json.dumps(url))
+    missing(place)
+    del place.variables["PIP_FIND_LINKS"]
+    assert place.after(*place.status()["fixes"])["on"]
+
+
+def test_what_is_installed_suits_what_others_require(place: Place) -> None:
+    no_importlib_metadata(place)
+    distribution(place.site, "opentelemetry-api", {}, "1", "importlib-metadata (<8.8.0,>=6.0)")
+    [line] = place.status()["fixes"]
+    assert line.endswith("install 'importlib-metadata<8.8.0,>=6.0,>=6.0'")
+
+
+needs_debian = pytest.mark.skipif(
+    not next(Path("/usr/lib").glob("python3.*/EXTERNALLY-MANAGED"), None),
+    reason="no Python here is managed by its system (PEP 668)",
+)
+
+
+@needs_debian
+def test_in_the_user_site_of_a_managed_python_a_line_works_too(place: Place) -> None:
+    place.variables["PYTHONUSERBASE"] = str(place.home / "user base")
+    code = "import site; print(site.getusersitepackages())"
+    environ = clean_environ(**place.variables)
+    site = subprocess.check_output([SYSTEM, "-c", code], text=True, env=environ).strip()
+    shutil.copytree(place.site, site)
+    place.python, place.site = [SYSTEM], Path(site)
+    assert place.status()["on"]
+    missing(place)
+    [line] = place.status()["fixes"]
+    assert "--user --break-system-packages" in line
+    assert place.after(line)["on"]
+
+
+@needs_debian
+def test_a_sitecustomize_of_the_base_python_does_not_keep_ours_from_running(
+    place: Place, tmp_path: Path
+) -> None:
+    environ = clean_environ(**place.variables)
+    path = tmp_path / "of the system"
+    subprocess.run([SYSTEM, "-m", "venv", "--without-pip", str(path)], check=True, env=environ)
+    venv = Venv(path)
+    shutil.copytree(place.site, venv.site_packages, dirs_exist_ok=True)
+    place.venv, place.site, place.python = venv, venv.site_packages, venv.command
+    hidden(place)
+    _, *lines = place.status()["fixes"]
+    assert place.after(*lines)["on"]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not UV, reason="uv is missing")
+def test_where_uv_made_the_environment_without_pip_uv_installs(place: Place, wheels: Path) -> None:
+    (place.site / "pip_of_the_tests.pth").unlink()
+    place.variables |= {"UV_NO_INDEX": "1", "UV_FIND_LINKS": str(wheels), "UV_NO_CONFIG": "1"}
+    place.variables["PATH"] += os.pathsep + str(Path(str(UV)).parent)
+    missing(place)
+    [line] = place.status()["fixes"]
+    assert line.startswith("uv pip install --python ") and place.after(line)["on"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [[], ["-e"]], ids=["", "editable"])
+def test_from_a_clone_it_is_installed_again_from_the_clone(
+    options: list[str], place: Place, tmp_path: Path
+) -> None:
+    clone = tmp_path / "a clone"
+    ignored = shutil.ignore_patterns(".*", "__pycache__", "venv", "tests")
+    shutil.copytree(ROOT, clone, ignore=ignored)
+    for name in ("PIP_NO_INDEX", "PIP_FIND_LINKS", "PIP_CONFIG_FILE"):
+        del place.variables[name]
+    not_installed(place)
+    install = [*place.python, "-m", "pip", "install", "-q", *options, str(clone)]
+    assert place.after(shlex.join(install))["on"]
+    missing(place)
+    [line] = place.status()["fixes"]
+    assert line.endswith(shlex.join([*options, str(clone)])) and place.after(line)["on"]

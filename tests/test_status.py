@@ -1,37 +1,18 @@
-"""`status` tells whether the shim is on here, what mends it if not, and whom it protects."""
+"""`status` tells whether the shim is on here and whom it protects. What mends it is in test_fixes.py."""
 
 from __future__ import annotations
 
 import json
 import re
-import site
-import stat
-import subprocess
-import types
-from collections.abc import Callable
-from pathlib import Path
+from typing import Any
 
 import pytest
 from support import mac
 from support.environments import ROOT, SWITCH, Venv, distribution, write
 
-from airflow_setproctitle_shim.diagnosis import status
+from airflow_setproctitle_shim.diagnosis import environment
 
-SHIM, OURS = "airflow_setproctitle_shim", "airflow-setproctitle-shim"
-STARTUP_FILE = f"{SHIM}.pth"
-ON_MACOS = f"""
-import sys
-from {SHIM}.diagnosis import cli, doctor, printing, probe
-{{change}}
-sys.exit(cli.main(sys.argv[1:]))
-"""
-
-
-def on_macos(venv: Venv, *arguments: str, change: str = "", **variables: str) -> tuple[int, str]:
-    """Run the command line in an interpreter that says it is on macOS; return exit status and output."""
-    done = venv.run("-c", ON_MACOS.format(change=change), *arguments, check=False, **variables)
-    assert done.stderr == ""
-    return done.returncode, done.stdout
+SHIM = "airflow_setproctitle_shim"
 
 
 def install(venv: Venv, *programs: str) -> None:
@@ -41,133 +22,142 @@ def install(venv: Venv, *programs: str) -> None:
         distribution(venv.site_packages, name, {}, version, "".join(requires[1:]))
 
 
+def told(venv: Venv, **variables: str) -> tuple[str, Any]:
+    """What status tells people, unwrapped, and programs. Its exit status agrees with both."""
+    text = venv.run("-m", SHIM, "status", check=False, **variables)
+    done = venv.run("-m", SHIM, "status", "--json", check=False, **variables)
+    data = json.loads(done.stdout)
+    assert text.returncode == done.returncode == int(not data["ok"])
+    return re.sub(r"\n {4,}", " ", text.stdout), data
+
+
 def test_on_says_whom_it_protects_and_what_becomes_of_titles(fresh_venv: Venv) -> None:
     install(fresh_venv, "rq 3.0.0", "gunicorn 23.0.0", "circus 0.19.0", "setproctitle 1.3.8")
-    code, text = on_macos(fresh_venv, "status")
-    assert code == 0 and text.startswith("ON: ")
-    assert "  protects  gunicorn 23.0.0, rq 3.0.0\n" in text and "remembered, not shown" in text
+    text, data = told(fresh_venv)
+    assert text.startswith("ON: ") and "remembered, not shown" in text
+    assert "  protects  gunicorn 23.0.0, rq 3.0.0\n" in text
     assert "  protects  circus 0.19.0 when started with --daemon\n" in text
-    _, text = on_macos(fresh_venv, "status", "--json")
-    data = json.loads(text)
-    assert data["ok"] and data["on"] and data["protects"][1:] == ["gunicorn 23.0.0", "rq 3.0.0"]
-    assert data["import_runs"].endswith("replacement.py")
+    assert data["ok"] and data["on"] and "gunicorn 23.0.0" in data["protects"]
+    assert data["import_runs"].endswith("replacement.py") and data["setproctitle"] == "1.3.8"
+
+
+def test_text_has_all_that_json_says_of_programs(fresh_venv: Venv) -> None:
+    programs = [
+        "ray 2.50.0",
+        "gunicorn 25.0.0",
+        "rq 3.0.0",
+        "salt 3007",
+        "mine 1 requires setproctitle",
+    ]
+    install(fresh_venv, *programs, "setproctitle 1.3.8")
+    text, data = told(fresh_venv)
+    said = [program["says"] for program in data["programs"]]
+    assert len(said) == 5 and all(sentence in text for sentence in said)
+    assert sorted(said) == sorted(data["protects"] + data["others"])
+    does = {program["name"]: program["does"] for program in data["programs"]}
+    assert does["rq"] == "dies" and does["ray"] == "own copy" and does["mine"] == "not examined"
 
 
 def test_on_linux_one_line_says_that_it_is_not_needed_and_whom_it_would_protect(
     fresh_venv: Venv,
 ) -> None:
-    install(fresh_venv, "gunicorn 23.0.0", "setproctitle 1.3.8")
+    install(fresh_venv, "gunicorn 23.0.0", "salt 3007.1", "setproctitle 1.3.8")
     mac.leave(fresh_venv.site_packages)
-    done = fresh_venv.run("-m", SHIM, "status")
-    assert re.fullmatch(r"Not needed here: .*Linux.* gunicorn 23\.0\.0\.\n", done.stdout)
+    text, data = told(fresh_venv)
+    whom = "gunicorn 23.0.0, salt 3007.1 when started with -d"
+    assert data["says"] == f"Not needed here: this is Linux. On a Mac it would protect {whom}."
+    assert " ".join(text.split()) == data["says"]
+
+
+@pytest.mark.parametrize("on_a_mac", [True, False])
+def test_celery_beside_a_billiard_with_which_it_fails_is_a_fault_on_a_mac_only(
+    on_a_mac: bool, fresh_venv: Venv
+) -> None:
+    install(fresh_venv, "celery 5.6.3", "billiard 4.3.2")
+    if not on_a_mac:
+        mac.leave(fresh_venv.site_packages)
+    text, data = told(fresh_venv)
+    assert data["ok"] is not on_a_mac
+    assert text.count("celery 5.6.3 fails on macOS") == 1
+    assert ("FORKED_BY_MULTIPROCESSING=1" in text) is on_a_mac
+    assert not data["protects"]
+
+
+def test_it_is_a_fault_beside_another_one_and_has_a_line_of_its_own(fresh_venv: Venv) -> None:
+    install(fresh_venv, "celery 5.6.3", "billiard 4.3.2")
+    (fresh_venv.site_packages / f"{SHIM}.pth").unlink()
+    _, data = told(fresh_venv)
+    assert data["says"].startswith("OFF: ") and "celery 5.6.3 fails" in data["says"]
+    assert [line.split()[-1] for line in data["fixes"]] == [
+        environment.DISTRIBUTION,
+        "'billiard<4.3'",
+    ]
 
 
 def test_where_no_known_program_is_installed_exactly_that_is_said(fresh_venv: Venv) -> None:
-    done = fresh_venv.run("-m", SHIM, "status")
-    assert done.returncode == 0 and "your workers?" in " ".join(done.stdout.split())
+    text, data = told(fresh_venv)
+    assert data["ok"] and "your workers?" in text and "your workers?" in " ".join(data["remarks"])
+    install(fresh_venv, "gunicorn 25.0.0")
+    assert "your workers?" not in told(fresh_venv)[0]
 
 
-@pytest.mark.parametrize("processtitle", [True, False])
-def test_titles_are_those_of_the_module_that_is_imported(
-    fresh_venv: Venv, processtitle: bool
+def test_who_uses_setproctitle_only_where_it_is_installed_is_named_where_it_is_not(
+    fresh_venv: Venv,
 ) -> None:
-    if processtitle:
-        distribution(
-            fresh_venv.site_packages,
-            "processtitle",
-            {"processtitle.py": b"prepare = set_to = lambda *_, **__: 0\n"},
-            "1.3",
-        )
-    _, text = on_macos(fresh_venv, "status", "--json", **{SWITCH: "titles"})
-    assert ("processtitle 1.3" in json.loads(text)["titles"]) is processtitle
+    install(fresh_venv, "gunicorn 23.0.0", "skypilot 0.14.1")
+    text, _ = told(fresh_venv)
+    assert "setproctitle is not installed here, and used only once it is: gunicorn 23.0.0." in text
+    install(fresh_venv, "setproctitle 1.3.8")
+    assert "not installed" not in told(fresh_venv)[0]
 
 
-def test_switched_off_on_purpose_is_no_fault_and_names_the_variable(fresh_venv: Venv) -> None:
-    code, text = on_macos(fresh_venv, "status", **{SWITCH: "Off"})
-    assert code == 0 and text.startswith("OFF: ") and f"unset {SWITCH}" in text
+@pytest.mark.skipif("sys.version_info < (3, 10)", reason="processtitle needs Python 3.10")
+def test_titles_that_are_shown_are_told(fresh_venv: Venv) -> None:
+    code = b"prepare = set_to = lambda *_, **__: 0\n"
+    distribution(fresh_venv.site_packages, "processtitle", {"processtitle.py": code}, "1.3")
+    text, data = told(fresh_venv, **{SWITCH: "titles"})
+    assert data["ok"] and data["titles"] == "shown in ps by processtitle 1.3"
+    assert data["titles"] in text and data["variable"] == "titles"
 
 
-def test_a_finder_that_answers_before_ours_is_named(fresh_venv: Venv, tmp_path: Path) -> None:
-    other = write(tmp_path / "setproctitle.py", "")
-    change = f"""
-from importlib.machinery import PathFinder
-sys.meta_path.insert(0, type('Other', (), {{'find_spec': lambda *_: PathFinder.find_spec(_[1], [{str(tmp_path)!r}])}})())
-"""
-    code, text = on_macos(fresh_venv, "status", change=change)
-    assert code == 1 and str(other) in "".join(text.split("\n"))
+def test_titles_of_a_setproctitle_that_is_not_replaced_are_told(fresh_venv: Venv) -> None:
+    files = {"setproctitle/__init__.py": b""}
+    distribution(fresh_venv.site_packages, "setproctitle", files, "1.3.8")
+    _, data = told(fresh_venv, **{SWITCH: "off"})
+    assert data["titles"] == "shown by setproctitle 1.3.8"
+    assert data["import_runs"].endswith("setproctitle/__init__.py")
 
 
-@pytest.fixture
-def startup_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The startup file of a shim that is installed where site looks, with pip beside it."""
-    monkeypatch.setattr(site, "getsitepackages", lambda: [str(tmp_path / "my site")])
-    monkeypatch.setattr(site, "ENABLE_USER_SITE", False)
-    monkeypatch.syspath_prepend(tmp_path / "my site")
-    source = (ROOT / "src" / STARTUP_FILE).read_bytes()
-    distribution(tmp_path / "my site", OURS, {STARTUP_FILE: source, "pip.py": b""})
-    return tmp_path / "my site" / STARTUP_FILE
+def test_a_program_whose_metadata_requires_setproctitle_on_a_mac_is_found(fresh_venv: Venv) -> None:
+    requirements = {
+        "always": "setproctitle",
+        "with-a-marker": "setproctitle>=1 ; python_version >= '3.9'",
+        "in-parentheses": "setproctitle (>=1.1)",
+        "elsewhere": "setproctitle; sys_platform != 'darwin'",
+        "on-linux": "setproctitle; sys_platform == 'linux'",
+        "with-an-extra": "setproctitle; extra == 'titles'",
+        "stubs": "setproctitle-stubs",
+    }
+    install(fresh_venv, *(f"{name} 1 requires {it}" for name, it in requirements.items()))
+    install(fresh_venv, "Some_Thing 2.0 requires setproctitle")
+    _, data = told(fresh_venv)
+    found = [program["name"] for program in data["programs"]]
+    assert found == ["always", "in-parentheses", "some-thing", "with-a-marker"]
 
 
-def hide(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    hidden = types.SimpleNamespace(st_flags=stat.UF_HIDDEN | stat.UF_NODUMP)
-    monkeypatch.setattr(Path, "lstat", lambda _: hidden)
-
-
-def put_elsewhere(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(site, "getsitepackages", list)
-
-
-REASONS: dict[str, tuple[Callable[[Path, pytest.MonkeyPatch], object], str]] = {
-    "missing": (
-        lambda file, _: file.unlink(),
-        "--force-reinstall --no-deps airflow-setproctitle-shim",
-    ),
-    "hides": (hide, "chflags -R nohidden"),
-    "lies where": (put_elsewhere, "sitecustomize > '"),
-    "": (lambda _, __: None, ""),
-}
-
-
-@pytest.mark.parametrize("reason", REASONS)
-def test_what_keeps_the_startup_file_from_running_is_said_with_what_mends_it(
-    reason: str, startup_file: Path, monkeypatch: pytest.MonkeyPatch
+def test_metadata_may_be_in_any_state_and_of_two_the_one_that_is_imported_counts(
+    fresh_venv: Venv,
 ) -> None:
-    damage, mends = REASONS[reason]
-    with monkeypatch.context() as patched:
-        damage(startup_file, patched)
-        why, fixes = status.why_skipped()
-    assert reason in why and mends in " ".join(fixes) and bool(why) is bool(reason)
+    site = fresh_venv.site_packages
+    write(site / "broken-1.0.dist-info/METADATA", b"\xff\xfe no name")
+    write(site / "old.egg-info/PKG-INFO", "Metadata-Version: 1.0\nName: rq\nVersion: 3.0.0\n\n")
+    install(fresh_venv, "gunicorn 25.0.0")
+    first = fresh_venv.path / "first"
+    distribution(first, "gunicorn", {}, "23.0.0")
+    _, data = told(fresh_venv, PYTHONPATH=str(first))
+    assert data["protects"] == ["gunicorn 23.0.0", "rq 3.0.0"] and not data["others"]
 
 
-def test_a_remedy_is_a_command_that_works(
-    startup_file: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    put_elsewhere(startup_file, monkeypatch)
-    for lines in (1, 2):  # It makes the file, and does not overwrite one that is there.
-        subprocess.run(["sh", "-c", status.why_skipped().fixes[0]], check=True)
-        assert startup_file.with_name("sitecustomize.py").read_text().count("startup()") == lines
-
-
-@pytest.mark.parametrize(
-    ("requirement", "counts"),
-    [
-        ("setproctitle", True),
-        ("setproctitle>=1 ; python_version >= '3.9'", True),
-        ("setproctitle; sys_platform != 'darwin'", False),
-        ("setproctitle; extra == 'titles'", False),
-        ("setproctitle-stubs", False),
-    ],
-)
-def test_so_is_whose_metadata_requires_it(fresh_venv: Venv, requirement: str, counts: bool) -> None:
-    install(fresh_venv, f"Some_Thing 2.0 requires {requirement}")
-    done = fresh_venv.run("-m", SHIM, "status", "--json")
-    others = json.loads(done.stdout)["others"]
-    assert ["some-thing 2.0 requires" in sentence for sentence in others] == [True] * counts
-
-
-def test_what_is_to_be_said_of_other_programs_is_said(fresh_venv: Venv) -> None:
-    install(fresh_venv, "ray 2.50.0", "gunicorn 25.0.0")
-    text = fresh_venv.run("-m", SHIM, "status").stdout
-    assert "cannot protect ray 2.50.0" in text and "2.56" in text
-    assert "not needed by gunicorn 25.0.0" in text
-    assert "Mac it would protect" not in text
+def test_the_line_that_the_startup_file_should_have_is_the_one_that_it_has() -> None:
+    file = ROOT / f"src/{SHIM}.pth"
+    assert file.read_text(encoding="ascii") == f"{environment.STARTUP_LINE}\n"

@@ -137,7 +137,7 @@ def what_import_does() -> Import:
     if "setproctitle" in sys.modules:
         module = sys.modules["setproctitle"]
         if module is None:
-            return Import("", "sys.modules, which holds None for it", blocked=True)
+            return Import("", "None in sys.modules", blocked=True)
         spec = getattr(module, "__spec__", None)
         runs = getattr(spec, "origin", None) or getattr(module, "__file__", None) or ""
         return Import(runs, "sys.modules", module)
@@ -282,7 +282,8 @@ def _of_active(answer: Import) -> Verdict:
     if answer.blocked:
         return Verdict(True, f"{on} It cannot be imported at all: {answer.by} blocks it.")
     if not _is_served(answer):
-        says = f"ON, but {answer.by} comes first: it makes `import setproctitle` run {answer.runs}"
+        runs = answer.runs or "a module that has no file"
+        says = f"ON, but {answer.by} comes first: `import setproctitle` gives {runs}"
         return Verdict(False, f"{says}. {CRASH}")
     if finder.shows_titles and (why := _why_no_titles()):
         fix = environment.install("processtitle>=1.3")
