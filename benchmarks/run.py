@@ -198,7 +198,10 @@ class Workshop:
 def our_starts(at: Workshop) -> Iterator[Figure]:
     """`python -c pass` with the shim, over the same with its startup file made inert."""
     yield start(OFF_MACOS, at.ours, at.ours.inert("ours1"))
-    yield start(ON_MACOS, at.macos, at.macos.inert("macos1"))
+    inert = at.macos.inert("macos1")
+    yield start(ON_MACOS, at.macos, inert)
+    for value in ("off", "titles"):
+        yield start(f"{ON_MACOS}, {value}", at.macos, inert, AIRFLOW_SETPROCTITLE_SHIM=value)
 
 
 def other_starts(at: Workshop) -> Iterator[Figure]:
@@ -209,8 +212,8 @@ def other_starts(at: Workshop) -> Iterator[Figure]:
         yield start(f"start: {name}", venv, venv.inert(f"peer{number}1"))
 
 
-def start(what: str, venv: Venv, inert: Venv) -> Figure:
-    live, base = (each.instructions("-c", "pass") for each in (venv, inert))
+def start(what: str, venv: Venv, inert: Venv, **environ: str) -> Figure:
+    live, base = (each.instructions("-c", "pass", **environ) for each in (venv, inert))
     return Figure(what, live / base - 1, "{:+.2%}", f"{(live - base) / 1e6:.2f} M")
 
 

@@ -124,8 +124,8 @@ def promise(_: Path) -> str:
     """The most that an interpreter's start may cost."""
     on, off = (benchmark.START_LIMITS[start] for start in (benchmark.ON_MACOS, benchmark.OFF_MACOS))
     return (
-        f"- [**Cost**](benchmarks/README.md): a start of Python 3.11 takes at most {on['3.11']:.1%} more instructions "
-        f"(others {max(on.values()):.1%}; not on macOS {max(off.values()):.1%})."
+        f"- [**Cost**](benchmarks/README.md): a Python 3.11 start takes at most {on['3.11']:.1%} more instructions (others "
+        f"{max(on.values()):.1%}; not on macOS {max(off.values()):.1%}; `titles` more)."
     )
 
 
