@@ -9,6 +9,7 @@ import os
 import plistlib
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -210,6 +211,8 @@ def test_pip_and_uv_install_from_a_clone(text: str, with_pip: Shell) -> None:
 def test_a_running_service_is_checked_and_the_shim_is_switched_off_and_removed(
     text: str, on_a_mac: Shell, with_pip: Shell
 ) -> None:
+    if shutil.which("lsof") is None:
+        pytest.skip("lsof is not installed")
     check, off, uninstall = text.splitlines()
     write(on_a_mac.directory / "app.py", "def application(*_):\n    return []\n")
 
