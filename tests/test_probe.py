@@ -45,8 +45,9 @@ def setproctitle(title):
 getproctitle = str
 """
 KEEPS_NOTHING = """
+import os
 def setproctitle(title): pass
-def getproctitle(): return "something else"
+def getproctitle(): return os.environ["SAYS"]
 """
 TELLS = """
 import pathlib, resource
@@ -63,11 +64,12 @@ def getproctitle():
 # What stands in users' environments, too.
 AT_FORK = "import os, signal, time; os.register_at_fork(after_in_child=lambda: {})"
 NOISY = """
-import atexit, os, threading, time
+import atexit, os, pathlib, threading, time
 print("hello")
 atexit.register(print, "good-bye")
+atexit.register(pathlib.Path(__file__).with_name("waited for").touch)
 os.register_at_fork(after_in_child=lambda: print("a child"))
-threading.Thread(target=time.sleep, args=[3600]).start()
+threading.Thread(target=time.sleep, args=[20]).start()
 """
 
 
@@ -199,11 +201,26 @@ def test_that_the_shim_is_not_on_is_said_and_why(fresh_venv: Venv) -> None:
     assert "install" in data["fix"] and SHIM.replace("_", "-") in data["fix"]
 
 
+def test_a_startup_file_that_python_does_not_read_is_not_run(
+    fresh_venv: Venv, tmp_path: Path
+) -> None:
+    elsewhere = tmp_path / "target"
+    elsewhere.mkdir()
+    for path in [*fresh_venv.site_packages.glob(f"{SHIM}*")]:
+        path.rename(elsewhere / path.name)
+    command = ("-m", SHIM, "probe", "--json", "-n", "1")
+    done = fresh_venv.run(*command, check=False, PYTHONPATH=str(elsewhere))
+    data = json.loads(done.stdout)
+    assert done.returncode == 1 and not data["with"]["served"] and data["fix"]
+
+
 @pytest.mark.parametrize("optimize", ["", "2"])
 def test_workers_that_end_by_an_error_are_a_failure_and_it_is_quoted(
     optimize: str, on_a_mac: OnAMac
 ) -> None:
-    status, data = on_a_mac(KEEPS_NOTHING, "-n", "2", PYTHONOPTIMIZE=optimize)
+    status, data = on_a_mac(
+        KEEPS_NOTHING, "-n", "2", SAYS="something else", PYTHONOPTIMIZE=optimize
+    )
     assert status == 1 and data["without"]["ends"] == {"exit 1": 2}
     assert data["says"].startswith("FAILED: 2 workers ended by an error of their own: ValueError")
     assert "something else" in data["says"]
@@ -293,6 +310,7 @@ def test_what_others_print_or_leave_running_does_not_disturb_it(
     status, data = probed(capfd, "-n", "2")
     assert (status, data["says"]) == (0, "OK: the shim works.")
     assert data["ps"] == ["probe: worker 1", "probe: worker 2"][: 2 * bool(value)]
+    assert not (tmp_path / "path/waited for").exists()
 
 
 @ON_LINUX

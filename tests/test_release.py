@@ -8,12 +8,16 @@ import os
 import re
 import shutil
 import subprocess
+import sys
+import tarfile
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import check_release
 import pytest
-from support.environments import ROOT, STARTUP_FILE, UV, MadeOnce, Venv, uv
+from support.environments import ROOT, STARTUP_FILE, UV, MadeOnce, Venv, uv, write
 
 SECURITY = ROOT / "SECURITY.md"
 WITH_UV = {**os.environ, "PATH": f"{Path(str(UV)).parent}{os.pathsep}{os.environ['PATH']}"}
@@ -24,7 +28,7 @@ def digests(clone: Path, umask: str, modified: int, **variables: str) -> dict[st
     subprocess.run(["git", "clone", "--quiet", "--no-hardlinks", str(ROOT), str(clone)], check=True)
     for path in clone.rglob("*"):
         os.utime(path, (modified, modified), follow_symlinks=False)
-    environ = {**WITH_UV, **variables}
+    environ = {**os.environ, "PYTHON": sys.executable, **variables}
     command = f"umask {umask} && chmod -R go= src && tools/build.sh dist"
     subprocess.run(["sh", "-c", command], cwd=clone, env=environ, check=True, timeout=300)
     return {
@@ -47,9 +51,81 @@ def test_two_builds_at_other_times_and_places_are_the_same_byte_for_byte(tmp_pat
 def released(made_once: MadeOnce) -> Path:
     """A directory with the wheel and the sdist, built as releases are."""
     build = str(ROOT / "tools/build.sh")
+    environ = {**os.environ, "PYTHON": sys.executable}
     return made_once(
-        "released", lambda into: subprocess.run([build, str(into)], env=WITH_UV, check=True)
+        "released", lambda into: subprocess.run([build, str(into)], env=environ, check=True)
     )
+
+
+PAGE = {"Name": "airflow-setproctitle-shim", "Version": "1.2"}
+URL = {"Project-URL": "Source, https://example.com/source"}
+
+
+def pages(directory: Path, readme: str = "Install it.", **changes: str) -> Path:
+    """Put a wheel and an sdist of that metadata into a directory, and return it."""
+    fields = {**PAGE, **URL, **{name.replace("_", "-"): value for name, value in changes.items()}}
+    head = "".join(f"{name}: {value}\n" for name, value in fields.items() if value)
+    page = write(directory / "page", f"{head}\n{readme}\n")
+    with zipfile.ZipFile(directory / "x-1.2-py3-none-any.whl", "w") as wheel:
+        wheel.write(page, "x-1.2.dist-info/METADATA")
+    with tarfile.open(directory / "x-1.2.tar.gz", "w:gz") as sdist:
+        sdist.add(page, "x-1.2/PKG-INFO")
+    return directory
+
+
+def checked(tag: str, directory: Path) -> tuple[int, str]:
+    """Return what tools/check_release.py gives as exit status, and says."""
+    command = [sys.executable, str(ROOT / "tools/check_release.py"), tag, str(directory)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert "Traceback" not in done.stderr
+    return done.returncode, done.stderr
+
+
+def test_what_is_ready_is_released(tmp_path: Path) -> None:
+    assert checked("v1.2", pages(tmp_path)) == (0, "")
+
+
+NOT_READY = [
+    ("v1.2", {"readme": "It is **not on\nPyPI yet**. Clone it."}, "'not on PyPI yet'"),
+    ("v1.2", {"readme": "Once it is on PyPI, `pip` will do."}, "'Once it is on PyPI'"),
+    ("v1.2", {"Project_URL": ""}, "no Project-URL"),
+    ("v1.3", {}, "the tag is 'v1.3', but the version '1.2'"),
+    ("1.2", {}, "the tag is '1.2', but the version '1.2'"),
+]
+
+
+@pytest.mark.parametrize(("tag", "page", "says"), NOT_READY)
+def test_what_is_not_ready_is_refused(
+    tag: str, page: dict[str, str], says: str, tmp_path: Path
+) -> None:
+    status, said = checked(tag, pages(tmp_path, **page))
+    assert status == 1
+    # Of both files.
+    assert [says in line for line in said.splitlines()] == [True, True], said
+
+
+@pytest.mark.parametrize("missing", ["x-1.2-py3-none-any.whl", "x-1.2.tar.gz"])
+def test_a_release_has_a_wheel_and_an_sdist(missing: str, tmp_path: Path) -> None:
+    (pages(tmp_path) / missing).unlink()
+    status, said = checked("v1.2", tmp_path)
+    assert status == 1 and "there is to be one" in said
+
+
+def test_todays_readme_would_be_refused_as_long_as_it_says_that_nothing_is_released(
+    wheel: Path,
+) -> None:
+    says = re.search(r"\bnot on PyPI\b", (ROOT / "README.md").read_text(encoding="utf-8"))
+    faults = list(check_release.faults_in(check_release.metadata(wheel), "v0"))
+    assert any("not on PyPI yet" in fault for fault in faults) is bool(says)
+
+
+def test_a_release_is_checked_where_it_is_built_and_nothing_else_runs_there() -> None:
+    workflow = (ROOT / ".github/workflows/release.yml").read_text(encoding="utf-8")
+    jobs = dict(re.findall(r"^  (\w+):\n((?:    .*\n|\n)+)", workflow, re.MULTILINE))
+    assert "tools/build.sh" in jobs["build"] and "tools/check_release.py" in jobs["build"]
+    # Neither what the tests install nor what the list of contents does.
+    assert not re.search(r"\b(pip|uv|pytest|sbom\.sh)\b", jobs["build"])
+    assert "needs: test" in jobs["build"] and "sbom.json" in jobs["page"]
 
 
 @pytest.mark.slow

@@ -205,7 +205,7 @@ def _run(value: str, children: int, simulate: bool) -> Run:
             with contextlib.suppress(OSError):
                 ours.shutdown(socket.SHUT_WR)
     stderr = complaints.strip().rpartition("\n")[2]
-    if not sent.result().endswith(b"\n"):
+    if not sent.result():
         code = process.returncode
         why = (
             "it hung"
@@ -216,7 +216,7 @@ def _run(value: str, children: int, simulate: bool) -> Run:
     return Run(children=children, stderr=stderr, **json.loads(sent.result()))
 
 
-def _main(children: int, seconds: int, titles: bool, simulate: bool, link: int) -> NoReturn:
+def _main(children: int, seconds: int, titles: bool, simulate: bool, link: int) -> None:
     """Get where an interpreter on a Mac is before its first fork, fork, and send how it went."""
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.alarm(2 * seconds)  # Importing setproctitle, or fork(), may hang here, too.
@@ -242,8 +242,6 @@ def _main(children: int, seconds: int, titles: bool, simulate: bool, link: int) 
             break
     run = {"ends": ends, "served": served, "named": mark is not None, "ps": ps}
     parent.sendall(json.dumps(run).encode() + b"\n")
-    # Nothing that others do at exit can hold this up.
-    os._exit(0)
 
 
 def _end_with(parent: socket.socket) -> None:
@@ -317,4 +315,11 @@ def _work(title: str, titles: bool, mark: Callable[[], object] | None, writes: i
 
 
 if __name__ == "__main__":
-    _main(*json.loads(sys.argv[1]))
+    exit_status = 0
+    try:
+        _main(*json.loads(sys.argv[1]))
+    except BaseException:  # noqa: BLE001
+        sys.excepthook(*sys.exc_info())
+        exit_status = 1
+    # Nothing that others do at exit can hold this up.
+    os._exit(exit_status)
