@@ -13,7 +13,9 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 SOURCE_DATE_EPOCH=$(git log -1 --format=%ct)
 export SOURCE_DATE_EPOCH
-"${PYTHON:-python3}" -m venv "$work/venv"
+python=${PYTHON:-python3}
+"$python" -c 'import sys; sys.exit("build.sh needs Python 3.11 or later" if sys.version_info < (3, 11) else 0)'
+"$python" -m venv "$work/venv"
 "$work/venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps --only-binary :all: \
     --require-hashes --requirement tools/build-constraints.txt
 "$work/venv/bin/python" -m hatchling build --directory "$output" --target sdist --target wheel
