@@ -134,7 +134,7 @@ def test_no_module_of_the_working_directory_is_run(tmp_path: Path) -> None:
 def test_it_runs_in_a_directory_that_is_gone(tmp_path: Path) -> None:
     gone = tmp_path / "gone"
     gone.mkdir()
-    done = in_shell("rmdir \"$PWD\"; SHIM --version", gone)
+    done = in_shell('rmdir "$PWD"; SHIM --version', gone)
     assert (done.stdout.strip(), done.stderr) == (shim.__version__, "")
 
 
