@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+from typing import NamedTuple
+
 import pytest
+from support.environments import uv
 
 from airflow_setproctitle_shim.diagnosis import callers
 from airflow_setproctitle_shim.diagnosis.callers import Does
@@ -53,7 +58,7 @@ PROGRAMS = [
     ("distributed 2026.8.0", Does.WITH_OPTION),
     ("cotyledon 2.2.0", Does.WITH_OPTION),
     ("vllm 0.11.0", Does.WITH_OPTION),
-    ("sglang 0.5.10", Does.WITH_OPTION),
+    ("sglang 0.5.10", Does.ONLY_IMPORTS),
     ("granian 2.8.9", Does.NO_FORK),
     ("pytest-xdist 3.8.0", Does.NO_FORK),
     ("skypilot 0.14.1", Does.NO_FORK),
@@ -116,3 +121,125 @@ def test_readme_has_the_rows_that_say_so_and_stars_what_uses_setproctitle_only_i
     assert rows["gunicorn up to 24 \\*"].startswith("yes")
     assert any("RQ \\*, django-q2" in run and need == "yes" for run, need in rows.items())
     assert "mutmut 3.0 to 3.5" in rows
+
+
+# --- the newest releases, read as far as source tells
+
+IMPORTS = re.compile(
+    r"(?m)^[ \t]*(?:from setproctitle|import setproctitle)\b|import\w*\(['\"]setproctitle['\"]\)"
+)
+MAC = re.compile(r"(?i)darwin|is_mac|macos|use_setproctitle")
+FORKS = re.compile(
+    r"os\.fork(?:pty)?\(|(?:get_context|set_start_method)\(\s*(?:method=)?['\"]fork(?:server)?['\"]"
+)
+NEAR = 8  # lines
+
+
+class Newest(NamedTuple):
+    """What is read in the newest release's source for a Mac, and what the table must say of it."""
+
+    name: str
+    imports: str  # "", "guarded" or "plainly"
+    forks: bool
+    does: Does
+    option: str = ""  # what stands in the source where it dies only with that
+    why: str = ""  # where it forks and does not die, or the other way round
+
+
+NEWEST = [
+    Newest("apache-airflow", "", False, Does.GONE),
+    Newest("apache-airflow-core", "guarded", False, Does.GUARDED),
+    Newest("apache-airflow-task-sdk", "guarded", True, Does.GUARDED),
+    Newest("apache-airflow-providers-celery", "guarded", True, Does.GUARDED),
+    Newest(
+        "apache-airflow-providers-openlineage",
+        "guarded",
+        True,
+        Does.ONLY_IMPORTS,
+        option="skipping setproctitle",
+        why="what is guarded is the title: on macOS it imports getproctitle()",
+    ),
+    Newest("apache-airflow-providers-edge3", "guarded", False, Does.GUARDED),
+    Newest("gunicorn", "guarded", True, Does.GUARDED),
+    Newest("celery", "plainly", True, Does.WITH_OPTION, option="--detach"),
+    Newest("rq", "plainly", True, Does.DIES),
+    Newest("django-q2", "plainly", True, Does.DIES),
+    Newest("mitogen", "plainly", True, Does.DIES),
+    Newest("mutmut", "guarded", True, Does.GUARDED),
+    Newest("parsl", "plainly", True, Does.WITH_OPTION, option="MonitoringHub"),
+    Newest("circus", "plainly", True, Does.WITH_OPTION, option="--daemon"),
+    Newest("vpn-slice", "plainly", True, Does.WITH_OPTION, option="--prevent-idle-timeout"),
+    Newest(
+        "distributed",
+        "plainly",
+        False,
+        Does.WITH_OPTION,
+        option="distributed.worker.multiprocessing-method",
+        why="the user's configuration names the start method",
+    ),
+    Newest(
+        "cotyledon",
+        "plainly",
+        False,
+        Does.WITH_OPTION,
+        option="mp_context",
+        why="the user's code gives the start method",
+    ),
+    Newest("sglang", "plainly", True, Does.ONLY_IMPORTS),
+    Newest("granian", "plainly", False, Does.NO_FORK),
+    Newest("pytest-xdist", "plainly", False, Does.NO_FORK),
+    Newest("skypilot", "plainly", True, Does.NO_FORK, why="a script that imports no setproctitle"),
+    Newest("xinference", "plainly", True, Does.NO_FORK, why="for CUDA with vLLM 0.3 only"),
+    Newest("chia-blockchain", "plainly", False, Does.NO_FORK),
+    Newest("faust", "plainly", False, Does.NO_FORK),
+    Newest("faust-streaming", "plainly", False, Does.NO_FORK),
+    Newest("pgcli", "plainly", False, Does.NO_FORK),
+    Newest("xonsh", "plainly", False, Does.NO_FORK),
+    Newest("deluge", "plainly", True, Does.NO_FORK, why="its daemon, which imports it later"),
+]
+MAY_FORK = (Does.DIES, Does.WITH_OPTION, Does.ONLY_IMPORTS)
+
+
+def read(directory: Path) -> tuple[str, bool, str]:
+    """Return how a program's source imports setproctitle, whether it forks, and all of the source."""
+    guards, sources = [], []
+    for path in directory.rglob("*.py"):
+        parts = {*path.relative_to(directory).parts[:-1]}
+        if parts & {"test", "tests", "_tests", "testing", "conftest.py"}:
+            continue
+        source = path.read_text(encoding="utf-8", errors="replace")
+        lines = source.splitlines()
+        for number, line in enumerate(lines):
+            if IMPORTS.search(line):
+                near = "\n".join(lines[max(0, number - NEAR) : number + NEAR])
+                guards.append(bool(MAC.search(near)))
+        sources.append("\n".join(line for line in lines if not line.lstrip().startswith("#")))
+    text = "\n".join(sources)
+    imports = "" if not guards else "guarded" if all(guards) else "plainly"
+    return imports, bool(FORKS.search(text)), text
+
+
+def test_each_program_of_the_table_is_read_or_it_is_said_why_not() -> None:
+    no_wheel = {"odoo", "ray", "salt", "thespian", "vllm"}  # for a Mac and 3.12, or hundreds of MB
+    assert {row.name for row in callers.CALLERS} == {one.name for one in NEWEST} | no_wheel
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("newest", NEWEST, ids=lambda newest: newest.name)
+def test_the_newest_release_does_what_the_table_says(newest: Newest, tmp_path: Path) -> None:
+    options = ["--no-deps", "--only-binary", ":all:", "--python-version", "3.12"]
+    options += ["--python-platform", "aarch64-apple-darwin", "--target", str(tmp_path)]
+    try:
+        uv("pip", "install", "--quiet", *options, newest.name)
+    except AssertionError as error:
+        pytest.skip(f"no wheel of {newest.name} for a Mac: {str(error).splitlines()[-1]}")
+    [metadata] = tmp_path.glob("*.dist-info/METADATA")
+    version = re.findall(r"(?m)^Version: (\S+)", metadata.read_text(encoding="utf-8"))[0]
+    imports, forks, source = read(tmp_path)
+    assert (imports, forks) == (newest.imports, newest.forks), version
+    assert newest.option in source
+    dies = imports == "plainly" and forks
+    assert dies is (newest.does in MAY_FORK) or newest.why, "this row says why it is so"
+    # The newest of what it is looked up beside.
+    program = callers.what(newest.name, {newest.name: version, "billiard": "4.3.2"})
+    assert program and program.row.does is newest.does, version

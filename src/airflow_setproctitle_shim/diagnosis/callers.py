@@ -330,10 +330,9 @@ CALLERS = (
     ),
     Caller(
         "sglang",
-        Does.WITH_OPTION,
-        words="with SGLANG_EARLY_FORKSERVER=1",
-        seen="0.5.10 its code",
-        in_readme=InReadme("SGLang", ONLY_WITH_OPTION),
+        Does.ONLY_IMPORTS,
+        # SGLANG_EARLY_FORKSERVER=1, with which workers would fork, is in none of them (#40596).
+        seen="0.5.10, 0.5.11, 0.5.17, 0.5.23 base_processor.py: a pool of forked processes",
     ),
     Caller(
         "granian",
