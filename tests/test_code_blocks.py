@@ -336,13 +336,6 @@ def test_titles_are_shown_in_ps(text: str, with_pip: Shell) -> None:
     assert "probe: worker 1" in done.stdout and done.returncode == 0, done.stdout
 
 
-@pytest.mark.slow
-@copied("docs/troubleshooting.md", "python -m airflow_setproctitle_shim probe -n 200")
-def test_many_workers_are_forked(text: str, make_venv: Callable[..., Venv], tmp_path: Path) -> None:
-    done = Shell(make_venv(macos=False), tmp_path / "here").run(text)
-    assert "200 workers" in done.stdout and done.returncode == 0, done.stdout
-
-
 CONSTANTS = "print(AUTO, PIPELINE_INLETS, PIPELINE_OUTLETS)"
 
 

@@ -28,7 +28,14 @@ LINE = re.compile(rf"{NAME}; sys_platform == (?:\"darwin\"|'darwin')")
 BEFORE, TRAP = "Before the first release", "The trap: locks made on Linux"
 PIPX = "pipx and uv tool"
 CLONE = "/path/to/the/clone"
-WITH_MARKER = ["requirements.txt", "pyproject.toml", "uv", "tox", "nox", "conda"]
+WITH_MARKER = [
+    ("requirements.txt", 0),
+    ("pyproject.toml", 0),
+    ("uv, Poetry", 0),
+    ("tox, nox", 0),
+    ("tox, nox", 1),
+    ("conda", 0),
+]
 
 
 def block(section: str, number: int = 0) -> str:
@@ -44,9 +51,9 @@ def made_true(text: str) -> str:
     return re.sub(r"\bdarwin\b", sys.platform, text)
 
 
-@pytest.mark.parametrize("section", WITH_MARKER)
-def test_the_line_is_a_requirement_that_holds_on_macos_only(section: str) -> None:
-    requirement = Requirement(LINE.findall(block(section))[0])
+@pytest.mark.parametrize(("section", "number"), WITH_MARKER)
+def test_the_line_is_a_requirement_that_holds_on_macos_only(section: str, number: int) -> None:
+    requirement = Requirement(LINE.findall(block(section, number))[0])
     assert requirement.marker is not None
     holds = {
         name: requirement.marker.evaluate({"sys_platform": name})
@@ -171,7 +178,7 @@ def test_pip_upgrades_it(project: Project) -> None:
 @pytest.mark.slow
 def test_uv_adds_it(project: Project) -> None:
     project.write("pyproject.toml", PROJECT)
-    _, *arguments = shlex.split(made_true(block("uv")))
+    _, *arguments = shlex.split(made_true(block("uv, Poetry")))
     project.uv(*arguments)
     assert has_it(project.directory / ".venv")
     # Wherever the lock is made, it names the package for the systems of the marker.
@@ -202,7 +209,7 @@ def test_poetry_adds_it(project: Project, index: str) -> None:
     project.environ["POETRY_VIRTUALENVS_IN_PROJECT"] = "true"
     # Its own cache may have this version as it was built before.
     project.environ["POETRY_CACHE_DIR"] = str(project.directory / "cache")
-    project.tool("poetry", *shlex.split(made_true(block("Poetry"))))
+    project.tool("poetry", *shlex.split(made_true(block("uv, Poetry", 1))))
     assert has_it(project.directory / ".venv")
     lock = (project.directory / "poetry.lock").read_text()
     assert f'name = "{NAME}"' in lock and f'sys_platform == \\"{made_true("darwin")}\\"' in lock
