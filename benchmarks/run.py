@@ -2,6 +2,11 @@
 
 --write keeps it in docs/measured.json, of which `python tools/pages.py` makes README.md's table. Each cost compares a throw-away environment with the same one where the shim does nothing. Instructions are
 callgrind's count for a whole process: the same in every run, on a busy machine, too.
+
+Tried for a cheaper start, and not kept: a `.pth` line that reads the variable itself (scanners take one with
+os.environ for one that can read credentials); a `.start` file (Python 3.15 imports pkgutil and re for it, on every
+platform); a module as its own finder (it cannot be copied); no docstrings and annotations (help() and types are
+worth more).
 """
 
 from __future__ import annotations
@@ -310,7 +315,7 @@ def interpreter(value: str) -> str:
 
 def main() -> int:
     """Measure and print. Returns 1 if --check was given and a limit is not met."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n\nTried")[0])
     parser.add_argument("--python", type=interpreter, action="append", help="path, name or version")
     parser.add_argument(
         "--quick", action="store_true", help="only the shim's own starts, in a minute"

@@ -79,7 +79,6 @@ ELSEWHERE = [
     Elsewhere("CONTRIBUTING.md", "src/airflow_setproctitle_shim.pth", by=""),
     Elsewhere("SECURITY.md", "import sys;",
               by="tests/test_release.py::test_the_security_page_quotes_the_startup_file_in_full"),
-    Elsewhere("docs/switching-on.md", "interpreter start", by=""),
     # The first line is CONTRIBUTING's, the second is one of many, the third one row of a table.
     Elsewhere("docs/proof.md", "python3 -m venv venv", by="tests/test_macos_code.py"),
     # Whole runs take most of an hour; .ci/run has a short one.

@@ -12,7 +12,7 @@ from support.environments import ROOT, uv
 
 from airflow_setproctitle_shim.diagnosis import cli
 
-PLACES = ("*.md", "docs/*.md", "benchmarks/*.md", "tests/data/*.md", "tests/support/*/*.md")
+PLACES = ("*.md", "docs/*.md", "benchmarks/*.md", "tests/data/*.md")
 DOCUMENTS = sorted({path for place in PLACES for path in ROOT.glob(place)})
 FORMS = sorted(ROOT.glob(".github/ISSUE_TEMPLATE/*.yml"))
 NAMES = [str(document.relative_to(ROOT)) for document in DOCUMENTS]
