@@ -319,12 +319,6 @@ def test_a_dump_is_kept_and_read(text: str, on_a_mac: Shell) -> None:
     assert done.returncode == 1 and "Segmentation fault" in done.stdout, done.stdout
 
 
-@copied("docs/troubleshooting.md", "python -c 'import setproctitle")
-def test_who_answers_the_import_is_shown(text: str, on_a_mac: Shell) -> None:
-    spec, first, *_ = on_a_mac.run(text).stdout.splitlines()
-    assert "replacement.py" in spec and "airflow_setproctitle_shim" in first
-
-
 @pytest.mark.slow
 @copied("docs/troubleshooting.md", "python -m pip install processtitle")
 def test_titles_are_shown_in_ps(text: str, with_pip: Shell) -> None:
@@ -360,12 +354,3 @@ def test_what_was_edited_or_deleted_comes_back(text: str, with_pip: Shell) -> No
     found = with_pip.run("python -m pip list").stdout
     assert re.search(r"(?m)^apache-airflow +2\.10\.5$", found) and "setproctitle" in found
     assert "which is not installed" in done.stdout
-
-
-@copied("docs/troubleshooting.md", "AIRFLOW_SETPROCTITLE_SHIM=off YOUR COMMAND")
-def test_a_command_runs_without_the_shim(text: str, on_a_mac: Shell) -> None:
-    show = "python -c 'import setproctitle; print(setproctitle.__file__)'"
-    assert on_a_mac.run(show).stdout.endswith("replacement.py\n")
-    assert on_a_mac.run(text, **{"YOUR COMMAND": show}).stdout.endswith(
-        "setproctitle/__init__.py\n"
-    )
