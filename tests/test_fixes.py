@@ -183,6 +183,8 @@ def in_an_archive(place: Place) -> None:
 
 def hidden(place: Place) -> None:
     """Play the flag, that site passes over files with it, and the command that takes it away."""
+    if sys.version_info >= (3, 15):
+        pytest.skip("site reads all startup files before it runs one, so none can play the flag")
     write(place.home / "hidden", "")
     marker = str(place.home / "hidden")
     played = f"""
@@ -235,7 +237,10 @@ def no_importlib_metadata(place: Place) -> None:
 
 
 def no_dependency_of_importlib_metadata(place: Place) -> None:
-    remove(place, "zipp", "lazy_importer")
+    remove(place, "zipp")
+    # Some import it at once, others when they need it.
+    with (place.site / "importlib_metadata/__init__.py").open("a", encoding="utf-8") as file:
+        file.write("\nimport zipp\n")
 
 
 def a_broken_importlib_metadata(place: Place) -> None:
@@ -458,8 +463,9 @@ def test_what_is_installed_suits_what_others_require(place: Place) -> None:
 
 
 needs_debian = pytest.mark.skipif(
-    not next(Path("/usr/lib").glob("python3.*/EXTERNALLY-MANAGED"), None),
-    reason="no Python here is managed by its system (PEP 668)",
+    sys.implementation.name != "cpython"
+    or not Path("/usr/lib/python{}.{}/EXTERNALLY-MANAGED".format(*sys.version_info)).exists(),
+    reason="no Python of this version here is managed by its system (PEP 668)",
 )
 
 

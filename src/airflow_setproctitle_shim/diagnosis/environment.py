@@ -15,6 +15,7 @@ import re
 import shlex
 import site
 import sys
+from collections.abc import Iterator
 from importlib import metadata  # for where importlib_metadata itself may be broken
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -101,8 +102,8 @@ def mend(name: str, error: Exception) -> str:
     requirement = _suiting_all(name)
     if isinstance(error, ModuleNotFoundError):  # It, or something that it requires, is missing.
         return install(requirement)
-    with contextlib.suppress(metadata.PackageNotFoundError):
-        requirement = f"{name}=={metadata.version(name)}"
+    for dist in _distributions(name):
+        return install("--force-reinstall", f"{name}=={dist.version}")
     return install("--force-reinstall", requirement)
 
 
@@ -117,7 +118,7 @@ def _source() -> list[str]:
     if version(DISTRIBUTION) == "":  # on PYTHONPATH from a clone, perhaps
         return [str(clone)] if (clone / "pyproject.toml").exists() else [DISTRIBUTION]
     with contextlib.suppress(Exception):  # Metadata may be in any state.
-        direct = json.loads(metadata.distribution(DISTRIBUTION).read_text("direct_url.json") or "")
+        direct = json.loads(next(_distributions(DISTRIBUTION)).read_text("direct_url.json") or "")
         if "vcs_info" in direct:
             return [f"{direct['vcs_info']['vcs']}+{direct['url']}"]
         path = unquote(urlsplit(direct["url"]).path)
@@ -126,11 +127,21 @@ def _source() -> list[str]:
     return [DISTRIBUTION]
 
 
+def _distributions(name: str | None = None) -> Iterator[metadata.Distribution]:
+    """Return what is installed, of that name if one is given.
+
+    Not by metadata.distributions(), which asks everybody on sys.meta_path: an importlib_metadata that
+    broke while it was imported has left itself there, and is imported again each time it is asked.
+    """
+    context = metadata.DistributionFinder.Context(name=name)
+    return iter(metadata.MetadataPathFinder.find_distributions(context))
+
+
 def _suiting_all(name: str) -> str:
     """Return a requirement that suits all that is installed and requires it in any case."""
     pattern = re.compile(rf"(?i){re.escape(name)}\s*\(?([<>=!~][^;)]*)\)?\s*$")
     bounds = set()
-    for dist in metadata.distributions():
+    for dist in _distributions():
         with contextlib.suppress(Exception):  # Other people's metadata may raise anything.
             found = [pattern.match(line) for line in dist.requires or ()]
             bounds |= {match[1].strip() for match in found if match}
