@@ -25,10 +25,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(autouse=True)
-def no_title_is_left() -> Iterator[None]:
-    """The titles that a test sets are no other test's."""
+def nothing_is_left() -> Iterator[None]:
+    """The titles that a test sets are no other test's, nor are the functions that it neutralises."""
     yield
     shim.finder.process_title = None
+    if not shim.is_active():
+        shim.finder.wrappers.clear()
 
 
 @pytest.fixture(scope="session")

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
-import importlib.util
 import os
+import pickle
 import shutil
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from importlib.machinery import ModuleSpec
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import pytest
-from support.environments import SWITCH, Venv, clean_environ
+from support.environments import STAND_IN, SWITCH, Venv, clean_environ, write
 
 import airflow_setproctitle_shim as shim
 
@@ -55,7 +58,8 @@ def served() -> Any:
 
 def entries() -> int:
     """How often the finder stands on sys.meta_path."""
-    return sum(finder is shim.finder for finder in sys.meta_path)
+    finders: list[object] = list(sys.meta_path)
+    return sum(finder is shim.finder for finder in finders)
 
 
 # --- on and off
@@ -111,11 +115,164 @@ def test_threads_that_switch_at_once_agree() -> None:
                 thread.start()
             for thread in threads:
                 thread.join()
-            assert entries() <= 1 and (number % 2 or shim.is_active())
+            assert number % 2 or shim.is_active()
             shim.deactivate()
             assert sys.meta_path == finders
     finally:
         sys.setswitchinterval(interval)
+
+
+class Other:
+    """A meta path finder that answers for one module only, `only_others`."""
+
+    @staticmethod
+    def find_spec(name: str, *_: object) -> ModuleSpec | None:
+        return ModuleSpec(name, Other) if name == "only_others" else None  # type: ignore[arg-type]
+
+    create_module = staticmethod(lambda spec: None)
+    exec_module = staticmethod(lambda module: None)
+
+
+def test_activate_loses_no_finder_that_another_thread_inserts_meanwhile() -> None:
+    """The other thread runs at each line of ours in turn, as a trace function."""
+    finders = list(sys.meta_path)
+    line = inserted = 0
+    while inserted == line:
+        left = line
+
+        def trace(frame: FrameType, event: str, argument: object) -> Any:
+            nonlocal left, inserted
+            if frame.f_globals is not vars(shim):
+                return None
+            left -= event == "line"
+            if left < 0:
+                sys.settrace(None)
+                sys.meta_path.insert(0, Other)
+                inserted += 1
+            return trace
+
+        sys.settrace(trace)
+        try:
+            shim.activate()
+        finally:
+            sys.settrace(None)
+        line += 1
+        assert shim.is_active() and sys.meta_path.count(Other) == (inserted == line)
+        shim.deactivate()
+        sys.meta_path[:] = finders
+    assert line > 5
+
+
+def test_deactivate_makes_no_other_threads_import_skip_a_finder() -> None:
+    begun, go = threading.Event(), threading.Event()
+
+    class Slow:
+        @staticmethod
+        def find_spec(name: str, *_: object) -> None:
+            if name == "only_others":
+                begun.set()
+                assert go.wait(60)
+
+    found: list[object] = []
+    finders = list(sys.meta_path)
+    shim.activate()
+    sys.meta_path += [Slow, Other]
+    thread = threading.Thread(target=lambda: found.append(importlib.import_module("only_others")))
+    try:
+        thread.start()
+        assert begun.wait(60)
+        shim.deactivate()
+    finally:
+        go.set()
+        thread.join()
+        sys.meta_path[:] = finders
+    assert found == [sys.modules.pop("only_others")]
+
+
+def test_while_the_interpreter_shuts_down_it_is_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "meta_path", None)
+    assert not shim.is_active()
+    shim.deactivate()
+
+
+def test_copies_of_the_finder_are_the_finder() -> None:
+    finder = shim.finder
+    assert copy.copy(finder) is copy.deepcopy([finder])[0] is finder
+    assert pickle.loads(pickle.dumps(finder)) is finder
+
+
+# --- its state
+
+
+STATE = """
+import sys
+import setproctitle as early
+import airflow_setproctitle_shim as shim
+shim.activate()
+del sys.modules["setproctitle"]
+import setproctitle
+setproctitle.setproctitle("title"); setproctitle.setthreadtitle("thread")
+shim.deactivate()
+assert shim.finder.wrappers and shim.finder.shown == b"title"
+print(vars(shim.finder).keys() - vars(shim.Finder).keys())
+"""
+
+
+def test_all_state_is_declared_in_one_place(make_venv: MakeVenv, tmp_path: Path) -> None:
+    write(tmp_path / "processtitle.py", "def prepare(**_): pass\ndef set_to(title): pass\n")
+    path = os.pathsep.join(map(str, (STAND_IN, tmp_path)))
+    out = make_venv(macos=False).evaluate(STATE, **{SWITCH: "titles", "PYTHONPATH": path})
+    assert out == "set()"
+
+
+def what_a_type_checker_sees() -> None:
+    """Nobody runs it: mypy says so if one of these is no error, as the comment is unused then."""
+    shim.finder.proces_title = b""  # type: ignore[attr-defined]
+    shim.finder.process_title = ""  # type: ignore[assignment]
+
+
+# What a replacement.py may use of a finder that an older version made, from 0.9.0 on.
+NEEDED: dict[str, object] = {
+    "face": {},
+    "process_title": None,
+    "show": None,
+    "shows_titles": False,
+    "thread_titles": None,
+}
+
+
+def test_a_process_that_started_with_an_older_version_imports_the_newest_replacement() -> None:
+    assert NEEDED.keys() <= vars(shim.Finder).keys()
+
+    class Older:
+        """The finder of 0.9.0, with no more than is promised."""
+
+    older = Older()
+    vars(older).update(NEEDED)
+    code = Path(shim.REPLACEMENT).read_text(encoding="utf-8")
+    served: dict[str, Any] = {"__name__": "setproctitle"}
+    finder = vars(sys)["_airflow_setproctitle_shim"]
+    vars(sys)["_airflow_setproctitle_shim"] = older
+    try:
+        exec(compile(code, shim.REPLACEMENT, "exec"), served)  # noqa: S102  # as its loader does
+    finally:
+        vars(sys)["_airflow_setproctitle_shim"] = finder
+    served["setproctitle"]("title")
+    served["setthreadtitle"]("thread")
+    assert (served["getproctitle"](), served["getthreadtitle"]()) == ("title", "thread")
+    assert vars(older).keys() == NEEDED.keys()
+
+
+def test_what_the_finder_of_an_older_copy_lacks_is_added(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Older:
+        origin = "of the older one"
+
+    older = Older()
+    monkeypatch.setitem(vars(sys), "_airflow_setproctitle_shim", older)
+    forget(shim.__name__)
+    new = importlib.import_module(shim.__name__)
+    assert new.finder is older and older.origin == "of the older one"
+    assert all(hasattr(older, name) for name in vars(new.Finder))
 
 
 # --- two copies of the package, and its modules gone
@@ -203,6 +360,61 @@ def test_all_works_on_after_the_files_are_gone(tmp_path: Path, early: bool, titl
     assert (done.stdout, done.stderr) == ("True\n", "")
 
 
+RELATIVE = """
+import importlib, os, sys
+os.chdir(sys.argv[1])
+sys.path.insert(0, sys.argv[2])
+import airflow_setproctitle_shim as shim
+before = set(sys.modules)
+shim.activate()
+if sys.argv[3]: os.chdir(sys.argv[3])
+import setproctitle
+assert shim.is_ours(setproctitle)
+setproctitle.setproctitle("title")
+shim.activate()
+assert importlib.reload(setproctitle).getproctitle() == "title"
+assert setproctitle._setproctitle.getproctitle() == "title" and setproctitle.__version__
+shim.deactivate()
+assert not {"setproctitle", "setproctitle._setproctitle"} & set(sys.modules)
+importlib.import_module = __builtins__.__import__ = None
+shim.deactivate()
+print("ok")
+"""
+
+
+@pytest.mark.parametrize("then", ["", os.sep], ids=["there", "and elsewhere afterwards"])
+@pytest.mark.parametrize("entry", ["directory", "archive.zip"])
+def test_a_relative_entry_of_sys_path_is_as_good(tmp_path: Path, entry: str, then: str) -> None:
+    shutil.copytree(PACKAGE, tmp_path / "directory" / PACKAGE.name)
+    shutil.make_archive(str(tmp_path / "archive"), "zip", tmp_path / "directory")
+    command = [sys.executable, "-S", "-c", RELATIVE, str(tmp_path), entry, then]
+    done = subprocess.run(command, env=clean_environ(), capture_output=True, text=True, check=False)
+    assert done.stdout == "ok\n", done.stderr
+
+
+IMPORTS_NOTHING = """
+import sys
+import airflow_setproctitle_shim as shim
+shim.activate()
+import setproctitle
+shim.deactivate()
+
+class Odd(type(sys)):
+    def __getattr__(self, name):
+        raise ImportError(name)
+
+asked = []
+sys.modules["setproctitle"] = Odd("setproctitle")
+sys.meta_path.insert(0, type("", (), {"find_spec": lambda self, name, *_: asked.append(name)})())
+shim.deactivate()
+print(asked)
+"""
+
+
+def test_deactivate_imports_nothing(make_venv: MakeVenv) -> None:
+    assert make_venv(macos=False).evaluate(IMPORTS_NOTHING) == "[]"
+
+
 def test_an_import_that_comes_first_after_the_removal_is_an_importerror(fresh_venv: Venv) -> None:
     code = "import shutil, sys; shutil.rmtree(sys.argv[1])\ntry: import setproctitle\nexcept ImportError: print('one')"
     assert fresh_venv.evaluate(code, str(fresh_venv.site_packages / PACKAGE.name)) == "one"
@@ -251,17 +463,63 @@ def test_the_c_module_is_the_replacement_and_an_attribute_as_of_the_native_packa
 # --- failing and forking
 
 
-def test_an_activate_that_fails_leaves_nothing_switched_on(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("error", [ImportError, KeyboardInterrupt])
+def test_an_activate_that_fails_leaves_nothing_switched_on(
+    error: type[BaseException], monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("setproctitle._setproctitle", reason="needs the native setproctitle")
     native = importlib.import_module("setproctitle").setproctitle
     sys.modules.pop(f"{shim.__name__}.neutralise", None)
+
+    class Failing:
+        @staticmethod
+        def find_spec(name: str, *_: object) -> None:
+            if name == "wrapt":
+                raise error
+
     with monkeypatch.context() as patch:
-        patch.setitem(sys.modules, "wrapt", None)
-        with pytest.raises(ImportError):
+        patch.delitem(sys.modules, "wrapt", raising=False)
+        sys.meta_path.insert(0, Failing)
+        with pytest.raises(error):
             shim.activate()
+        sys.meta_path.remove(Failing)
     assert not shim.is_active() and importlib.import_module("setproctitle").setproctitle is native
     shim.activate()
     assert shim.is_active() and importlib.import_module("setproctitle").setproctitle is not native
+
+
+FORK_WHILE_IMPORTING = """
+import os, signal, sys, threading
+import airflow_setproctitle_shim as shim
+sys.begun, sys.go = threading.Event(), threading.Event()
+importing = threading.Thread(target=__import__, args=("setproctitle",))
+importing.start()
+sys.begun.wait(20)
+for threads in (0, 1):
+    pid = os.fork()
+    if not pid:
+        signal.alarm(20)  # what hangs dies of SIGALRM
+        # It gets the number of the importing one, which is no more, on most systems.
+        for _ in range(threads): threading.Thread(target=signal.pause, daemon=True).start()
+        shim.activate()
+        os._exit(not shim.is_active())
+    print(os.waitpid(pid, 0)[1])
+sys.go.set()
+importing.join()
+"""
+
+
+def test_a_child_forked_while_another_thread_imports_it_waits_for_nobody(tmp_path: Path) -> None:
+    slow = "import sys; sys.begun.set(); sys.go.wait(60)\ndef setproctitle(title): pass\n"
+    write(tmp_path / "setproctitle.py", slow)
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore::DeprecationWarning", "-c", FORK_WHILE_IMPORTING],
+        env=clean_environ(PYTHONPATH=str(tmp_path)),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout == "0\n0\n", done.stderr
 
 
 FORK_WHILE_SWITCHING = """

@@ -18,7 +18,10 @@ from support.environments import STAND_IN, Venv, clean_environ
 
 import airflow_setproctitle_shim as shim
 
-pytest.importorskip("setproctitle._setproctitle", reason="needs the native setproctitle")
+
+def needs_native() -> None:
+    """Skip the test where the native setproctitle is not installed."""
+    pytest.importorskip("setproctitle._setproctitle", reason="needs the native setproctitle")
 
 
 def forget() -> None:
@@ -48,6 +51,7 @@ def user_of(monkeypatch: pytest.MonkeyPatch, **names: object) -> types.ModuleTyp
 @pytest.fixture
 def native() -> Iterator[types.ModuleType]:
     """The real setproctitle, imported before the shim is on."""
+    needs_native()
     forget()
     yield importlib.import_module("setproctitle")
     shim.deactivate()
@@ -114,32 +118,51 @@ def test_of_a_module_that_was_imported_twice_nothing_native_is_left(
     assert all(function() is original for function, original in zip(found, before))
 
 
-def test_what_another_thread_is_importing_is_neutralised_too() -> None:
-    code = """
+IMPORTING = """
 import sys, threading, importlib.machinery as machinery
+import wrapt
 import airflow_setproctitle_shim as shim
-begun, go = threading.Event(), threading.Event()
+begun, waiting, go = threading.Event(), threading.Event(), threading.Event()
 
 create = machinery.ExtensionFileLoader.create_module
 def create_module(self, spec):
     module = create(self, spec)
-    if "setproctitle" in spec.name: begun.set(); go.wait(20)
+    if "setproctitle" in spec.name: begun.set(); go.wait(60)
     return module
 machinery.ExtensionFileLoader.create_module = create_module
 
+# What waits for an import that another thread runs.
+bootstrap = sys.modules["_frozen_importlib"]
+wait = bootstrap._lock_unlock_module
+def lock_unlock_module(name): waiting.set(); wait(name)
+bootstrap._lock_unlock_module = lock_unlock_module
+
 def work(): import setproctitle
-importing = threading.Thread(target=work); importing.start(); begun.wait(20)
+importing = threading.Thread(target=work); importing.start(); begun.wait(60)
 activating = threading.Thread(target=shim.activate); activating.start()
-while not shim.is_active(): pass
-activating.join(.05); go.set(); importing.join(); activating.join()
+assert waiting.wait(60)
+go.set(); importing.join(); activating.join()
 import setproctitle
 print(shim.is_active(), type(setproctitle.setproctitle) is type(len))
 shim.deactivate()
 import setproctitle
 print(type(setproctitle.setproctitle) is type(len))
+waiting.clear()
+shim.activate()
+print(waiting.is_set())
 """
-    out = subprocess.check_output([sys.executable, "-c", code], env=clean_environ(), text=True)
-    assert out.split() == ["True", "False", "True"]
+
+
+def test_what_another_thread_is_importing_is_waited_for_and_nobody_where_none_does() -> None:
+    needs_native()
+    done = subprocess.run(
+        [sys.executable, "-c", IMPORTING],
+        env=clean_environ(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout.split() == ["True", "False", "True", "False"], done.stderr
 
 
 def test_the_replacement_beside_a_native_module_is_left_alone(native: types.ModuleType) -> None:
@@ -186,24 +209,158 @@ def test_neutralised_functions_check_arguments_and_are_copied_and_pickled_as_nat
 # --- odd entries of sys.modules
 
 
+ASKED: list[str] = []
+
+
 class Hostile(types.ModuleType):
     """As lazy modules are, which load something when they are asked anything."""
 
     def __getattribute__(self, name: str) -> Any:
-        raise AssertionError(f"somebody asked for {name}")
+        ASKED.append(name)
+        raise AssertionError(name)
+
+    def __bool__(self) -> bool:
+        ASKED.append("bool")
+        raise AssertionError("bool")
 
 
-def test_odd_entries_of_sys_modules_do_no_harm(
+class OddDict:
+    """Its dictionary is a property, which raises."""
+
+    @property
+    def __dict__(self) -> Any:  # type: ignore[override]
+        raise RuntimeError("no dictionary")
+
+
+ODD = {"none": None, "a number": 7, "a class": Hostile, "odd": OddDict(), "lazy": Hostile("lazy")}
+
+
+def test_odd_entries_of_sys_modules_are_not_asked_and_do_no_harm(
     native: types.ModuleType, elsewhere: types.ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     original = elsewhere.setproctitle
     importlib.import_module("wrapt")  # Its C module would look for it in the real sys.modules.
-    odd = {"none": None, "a number": 7, "a class": Hostile, "a lazy module": Hostile("lazy")}
-    monkeypatch.setattr(sys, "modules", {**odd, **sys.modules})
+    monkeypatch.setattr(sys, "modules", {**ODD, **sys.modules})
+    ASKED.clear()
     shim.activate()
     assert elsewhere.setproctitle is not original
     shim.deactivate()
     assert elsewhere.setproctitle is original
+    assert ASKED == []
+
+
+@pytest.mark.parametrize("odd", ODD)
+def test_an_odd_module_in_setproctitles_place_does_not_keep_the_shim_off(
+    odd: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forget()
+    monkeypatch.setitem(sys.modules, "setproctitle", ODD[odd])
+    ASKED.clear()
+    shim.activate()
+    assert shim.is_active()
+    shim.deactivate()
+    assert not shim.is_active() and sys.modules["setproctitle"] is ODD[odd]
+    assert ASKED == []
+
+
+def odd_functions() -> Iterator[types.FunctionType]:
+    """Functions whose globals are odd, or, on PyPy, that have none."""
+
+    class Name(str):
+        def __eq__(self, other: object) -> bool:
+            raise RuntimeError("no ==")
+
+        __hash__ = str.__hash__
+
+    class Spec:
+        @property
+        def origin(self) -> str:
+            raise RuntimeError("no origin")
+
+    for names in ({}, {"__name__": Name()}, {"__name__": "setproctitle", "__spec__": Spec()}):
+        yield types.FunctionType((lambda: None).__code__, names, "setproctitle")
+
+
+def test_functions_with_odd_globals_do_no_harm(monkeypatch: pytest.MonkeyPatch) -> None:
+    forget()
+    monkeypatch.setitem(sys.modules, "setproctitle", types.ModuleType("setproctitle"))
+    user = user_of(monkeypatch, **{f"odd{id(one)}": one for one in odd_functions()})
+    before = identities(user)
+    shim.activate()
+    assert shim.is_active()
+    shim.deactivate()
+    assert identities(user) == before
+
+
+# --- at the same time
+
+MEANWHILE = """
+import sys, types
+import setproctitle
+import airflow_setproctitle_shim as shim
+shim.activate(); shim.deactivate()
+native, hits = [setproctitle.setproctitle], {}
+
+def meanwhile(frame, event, argument):
+    # What other threads do at any line of ours: they import, and set globals.
+    if frame.f_globals.get("__name__") != "airflow_setproctitle_shim.neutralise": return None
+    hits[frame.f_lineno] = hits.get(frame.f_lineno, 0) + 1
+    if event == "line" and hits[frame.f_lineno] < 9:
+        new = f"new{len(sys.modules)}"
+        sys.modules[new] = types.ModuleType(new)
+        vars(setproctitle)[new] = None
+        shim.finder.wrappers[id(new)] = (new, sys.modules[new])
+        namespace = frame.f_locals.get("namespace")
+        if namespace is not None: namespace[new] = None
+    return meanwhile
+
+for switch, wrapped in ((shim.activate, True), (shim.deactivate, False)):
+    sys.settrace(meanwhile)
+    switch()
+    sys.settrace(None)
+    assert (setproctitle.setproctitle is not native[0]) is wrapped
+print("ok" if len(hits) > 20 else hits)
+"""
+
+
+def test_what_other_threads_import_meanwhile_does_no_harm() -> None:
+    needs_native()
+    done = subprocess.run(
+        [sys.executable, "-c", MEANWHILE],
+        env=clean_environ(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout == "ok\n", done.stderr
+
+
+@pytest.mark.parametrize("then", ["off", "on"])
+def test_a_switch_by_another_thread_meanwhile_is_followed(
+    then: str, native: types.ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other thread comes while the modules are walked over, and does its own walk later."""
+    original = native.setproctitle
+    shim.activate()
+    if then == "off":
+        shim.deactivate()
+
+    class Switching:
+        @property
+        def __dict__(self) -> Any:  # type: ignore[override]
+            if shim.is_active() is (then == "off"):
+                if then == "off":
+                    sys.meta_path.remove(shim.finder)  # type: ignore[arg-type]
+                else:
+                    sys.meta_path.insert(0, shim.finder)  # type: ignore[arg-type]
+            return {}
+
+    monkeypatch.setitem(sys.modules, "zzz_switching", Switching())
+    if then == "off":
+        shim.activate()
+    else:
+        shim.deactivate()
+    assert (native.setproctitle is original) is (then == "off")
 
 
 # --- forking
@@ -286,6 +443,7 @@ print("ok")
 
 
 def test_whatever_line_is_interrupted_deactivate_puts_everything_back() -> None:
+    needs_native()
     done = subprocess.run(
         [sys.executable, "-c", INTERRUPTED],
         env=clean_environ(),

@@ -139,7 +139,8 @@ def test_finders_with_an_odd_equality_are_neither_asked_nor_mistaken_for_ours(
     sys.meta_path.insert(0, odd)
     assert not shim.is_active()
     shim.startup()
-    assert shim.is_active() and sys.meta_path[0] is shim.finder and sys.meta_path[1] is odd
+    finders: list[object] = list(sys.meta_path)
+    assert shim.is_active() and finders[0] is shim.finder and finders[1] is odd
     sys.meta_path.reverse()
     shim.deactivate()
     assert not shim.is_active() and sum(finder is odd for finder in sys.meta_path) == 1

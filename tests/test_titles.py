@@ -227,10 +227,10 @@ line = 0
 while True:
     shim.deactivate(); shim.activate()
     finder = shim.finder
-    vars(finder).update(shown=b"", set_to=None, prepared=False, process_title=None)
+    vars(finder).update(shown=None, set_to=None, prepared=False, process_title=None)
     shown, titles = [], []
     import setproctitle
-    vars(finder).update(shown=b"", set_to=None, prepared=False)
+    vars(finder).update(shown=None, set_to=None, prepared=False)
     before = fired
     run_at(line, lambda: setproctitle.setproctitle("from the handler"))
     setproctitle.setproctitle("first")
@@ -251,7 +251,129 @@ def test_a_title_set_by_a_signal_handler_at_any_line_of_the_preparation_is_shown
     assert with_processtitle(source, AT_ANY_LINE) == "True\n"
 
 
+# --- what a signal handler raises
+
+RAISING = """
+import signal
+import setproctitle
+import airflow_setproctitle_shim as shim
+
+class SoftTimeLimitExceeded(Exception): pass
+
+def handle(*_): raise {error}
+signal.signal(signal.SIGUSR1, handle)
+
+# A signal arrives in the very moment in which a call of show() gets its turn.
+class Interrupted(dict):
+    def setdefault(self, *arguments):
+        super().setdefault(*arguments)
+        signal.raise_signal(signal.SIGUSR1)
+
+def title(text):
+    try: setproctitle.setproctitle(text)
+    except {error} as error: print("reached the program")
+
+title("while it is shown")
+shim.finder.turn = Interrupted()
+title("before it is shown")
+shim.finder.turn = dict(shim.finder.turn)
+title("last")
+"""
+RAISED_INSIDE = """
+import signal
+def prepare(**_): pass
+def set_to(title):
+    if title == "while it is shown": signal.raise_signal(signal.SIGUSR1)
+    print("shows", title)
+"""
+
+
+@pytest.mark.parametrize("error", ["TimeoutError", "RuntimeError", "SoftTimeLimitExceeded"])
+def test_what_a_signal_handler_raises_reaches_the_program_and_titles_go_on(
+    with_processtitle: Callable[..., str], error: str
+) -> None:
+    out = with_processtitle(RAISED_INSIDE, RAISING.format(error=error))
+    assert out.splitlines() == ["reached the program", "reached the program", "shows last"]
+
+
+WARNED = """
+import signal, warnings
+class SoftTimeLimitExceeded(Exception): pass
+def handle(*_): raise SoftTimeLimitExceeded
+signal.signal(signal.SIGUSR1, handle)
+warnings.warn = lambda *_, **__: signal.raise_signal(signal.SIGUSR1)
+try: import setproctitle
+except SoftTimeLimitExceeded: print("reached the program")
+"""
+
+
+def test_what_a_signal_handler_raises_while_a_failure_is_told_reaches_the_program(
+    with_processtitle: Callable[..., str],
+) -> None:
+    assert with_processtitle(BROKEN["missing"][0], WARNED) == "reached the program\n"
+
+
+def test_the_log_of_a_program_at_debug_has_no_record_for_each_title(
+    with_processtitle: Callable[..., str],
+) -> None:
+    source = """
+import logging
+def prepare(**_): pass
+def set_to(title): logging.getLogger("processtitle").debug("set title to %s", title)
+"""
+    code = "import logging; logging.basicConfig(level='DEBUG')\n{}import setproctitle as s; s.setproctitle('a')"
+    assert with_processtitle(source, code.format("")) == ""
+    asked_for = "logging.getLogger('processtitle').setLevel('DEBUG')\n"
+    assert "set title to a" in with_processtitle(source, code.format(asked_for))
+
+
 # --- the interpreter's end
+
+AT_EXIT = """
+import atexit, os, sys, threading, time
+import setproctitle
+setproctitle.setproctitle("first")
+import processtitle
+slept = []
+def sleep(seconds):
+    slept.append("waited")
+    processtitle.go.set()
+    thread.join()
+thread = threading.Thread(target=setproctitle.setproctitle, args=("inside",), daemon=True)
+thread.start()
+processtitle.begun.wait(60)
+{fork}
+time.sleep = sleep
+atexit._run_exitfuncs()
+print(slept, processtitle.left, flush=True)
+os._exit(0)
+"""
+WAITING = """
+import threading
+begun, go, left = threading.Event(), threading.Event(), []
+def prepare(**_): pass
+def set_to(title):
+    if title == "inside":
+        begun.set(); go.wait(60); left.append(title)
+"""
+# It has a thread, which gets the number of the one that was inside.
+FORKED = """
+if os.fork(): os._exit(os.wait()[1] != 0)
+threading.Thread(target=threading.Event().wait, daemon=True).start()
+"""
+
+
+@pytest.mark.parametrize(
+    ("fork", "out"),
+    [("", "['waited'] ['inside']"), (FORKED, "[] []")],
+    ids=["in the same process", "in a child that was forked meanwhile"],
+)
+def test_at_exit_a_thread_inside_a_title_is_waited_for_where_it_lives(
+    fork: str, out: str, with_processtitle: Callable[..., str]
+) -> None:
+    code = AT_EXIT.format(fork=fork)
+    assert with_processtitle(WAITING, code, "-W", "ignore").strip() == out
+
 
 SHUTDOWN = """
 import os, sys, threading
@@ -289,7 +411,11 @@ BROKEN = {
         "TypeError: prepare() got an unexpected",
         True,
     ),
-    "failing": ("def prepare(**_): raise OSError('no argv')\n", "OSError: no argv", False),
+    "failing": (
+        "def prepare(**_): raise OSError('no argv')\nset_to = None\n",
+        "OSError: no argv",
+        False,
+    ),
     "failing later": (
         "def prepare(**_): pass\ndef set_to(title): raise OSError('no room')\n",
         "OSError: no room",
@@ -327,6 +453,17 @@ def test_a_broken_processtitle_is_named_once_with_what_helps_and_harms_nobody(
     if not warned:
         line = 3 if how == "failing later" else 1  # the user's own
         assert said.startswith(f"<string>:{line}: RuntimeWarning: ")
+
+
+def test_a_failure_is_told_in_any_letters_and_where_nobody_can_be_told(
+    with_processtitle: Callable[..., str],
+) -> None:
+    """Warnings are errors here, so that the line goes past them."""
+    source = "def prepare(**_): raise OSError('\\udcff')\nset_to = None\n"
+    said = with_processtitle(source, "import setproctitle", "-W", "error")
+    assert "OSError: \\udcff" in said
+    code = "import sys; sys.stderr = None; import setproctitle; print('ok')"
+    assert with_processtitle(source, code, "-W", "error") == "ok\n"
 
 
 SUBINTERPRETER = """

@@ -7,12 +7,13 @@ references in closures, default arguments, containers, classes and instances.
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from types import FunctionType, ModuleType
 from typing import Any
 
 from wrapt import FunctionWrapper
 
-from . import SERVED, finder, is_active, replacement
+from . import SERVED, finder, is_active, replacement, stored
 
 
 class Neutralised(FunctionWrapper):  # type: ignore[type-arg]  # generic only since wrapt 2
@@ -30,67 +31,81 @@ class Neutralised(FunctionWrapper):  # type: ignore[type-arg]  # generic only si
 
 
 def sync() -> None:
-    """Make all modules' globals agree with the switch: wrappers while it is on, native functions while it is off.
+    """Make all modules' globals agree with the switch: wrappers while it is on, else the natives.
 
-    Whoever changes the switch calls this afterwards, so it ends right whatever threads do at once, and a
-    call that was interrupted is completed by the next one.
+    Whoever changes the switch calls this afterwards, so it ends right whatever threads do at once,
+    and a call that was interrupted is completed by the next one.
     """
     active = None
     while active is not is_active():
         active = is_active()
-        wrapped = {id(wrapper): wrapper.__wrapped__ for wrapper in list(finder.wrappers.values())}
-        modules: list[object] = list(sys.modules.values())
-        for module in modules:  # It grows meanwhile.
-            namespace = _namespace(module)
-            # A copy, because other threads may import while we walk.
+        # Copies here and below, because other threads may switch or import meanwhile.
+        natives = {id(wrapper): native for native, wrapper in list(finder.wrappers.values())}
+        for namespace in _namespaces():
             for name, value in namespace.copy().items():
                 if active and _is_native(value):
                     namespace[name] = _wrapper(value)
-                elif not active and id(value) in wrapped:
-                    namespace[name] = wrapped[id(value)]
-                # One that was dropped from sys.modules, but is still in use.
-                elif (
-                    type(value) is ModuleType
-                    and value.__dict__.get("__name__") in SERVED
-                    and not any(value is module for module in modules)
-                ):
-                    modules.append(value)
+                elif not active and id(value) in natives:
+                    namespace[name] = natives[id(value)]
+
+
+def _namespaces() -> Iterator[dict[str, object]]:
+    """Yield the globals of all modules.
+
+    A setproctitle that was dropped from sys.modules is among them if a module still uses it.
+    """
+    modules: list[object] = list(sys.modules.values())
+    for module in modules:  # It grows meanwhile.
+        namespace = _globals(module)
+        yield namespace
+        for value in namespace.copy().values():
+            if (
+                type(value) is ModuleType
+                and _is_served(value.__dict__.get("__name__"))
+                and not any(value is known for known in modules)
+            ):
+                modules.append(value)
+
+
+def _globals(module: object) -> dict[str, object]:
+    """Return the globals of an entry of sys.modules, which may be anything; {} if it has none."""
+    try:
+        # Past any __getattribute__ of its own: asking a lazy module for its __dict__ would load it.
+        names = object.__getattribute__(module, "__dict__")
+    except Exception:  # noqa: BLE001  # a property of somebody else's class may raise anything
+        return {}
+    return names if isinstance(names, dict) else {}
+
+
+def _is_served(name: object) -> bool:
+    """Return whether it is a name of setproctitle; its type first, as == may run any code."""
+    return type(name) is str and name in SERVED
 
 
 def _is_native(value: Any) -> bool:
     """Return whether it is a function of a setproctitle that is not ours, in C or in Python."""
-    # By type(), as a proxy's class lies, and as attributes of anything else may run somebody's code.
+    # By type(), as a proxy's class lies, and asking anything else may run somebody's code.
     if type(value) is FunctionType:
-        module, spec = value.__globals__.get("__name__"), value.__globals__.get("__spec__")
-    elif (
-        type(value).__name__ == "builtin_function_or_method"
-    ):  # which types has no name for on PyPy
-        module, spec = value.__module__, None
+        # On PyPy some functions of C modules are of this type, and have no globals.
+        names = value.__globals__ or {}
+        module = names.get("__name__")
+    elif type(value).__name__ == "builtin_function_or_method":  # types has no such name on PyPy
+        names = {}
+        module = value.__module__
     else:
         return False
     return (
-        module in SERVED
+        _is_served(module)
         and value.__name__ in replacement.__all__
-        and getattr(spec, "origin", None) != finder.origin
+        and stored(names.get("__spec__"), "origin") != finder.origin
     )
 
 
-def _wrapper(native: Any) -> Neutralised:
+def _wrapper(native: Any) -> object:
     """Return the one wrapper of a native function."""
     safe = getattr(replacement, native.__name__)
     # `enabled`: whoever kept the wrapper has the native function back after deactivate().
     made = Neutralised(
         native, lambda _native, _self, args, kwargs: safe(*args, **kwargs), enabled=is_active
     )
-    wrapper: Neutralised = finder.wrappers.setdefault(id(native), made)
-    return wrapper
-
-
-def _namespace(module: object) -> dict[str, Any]:
-    """Return the globals of an entry of sys.modules, which may be anything; {} if it has none."""
-    try:
-        # Past any __getattribute__ of its own: asking a lazy module for its __dict__ would load it.
-        namespace = object.__getattribute__(module, "__dict__")
-    except Exception:  # noqa: BLE001  # a property of somebody else's class may raise anything
-        return {}
-    return namespace if isinstance(namespace, dict) else {}
+    return finder.wrappers.setdefault(id(native), (native, made))[1]

@@ -9,12 +9,16 @@ from _thread import _local
 
 __all__ = ["setproctitle", "getproctitle", "setthreadtitle", "getthreadtitle"]
 
-# Not by importing our package: pex empties sys.path and sys.modules, and files may be uninstalled.
-_shim = vars(_sys)["_airflow_setproctitle_shim"]
-# Its dictionary: to ask the object itself takes longer, at each call.
-_state = vars(_shim)
-_state.setdefault("shows_titles", False)
-_thread_titles = _state.setdefault("thread_titles", _local())
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from . import Finder  # noqa: F401  # in a comment
+
+# Not by importing our package: pex empties sys.path and sys.modules, and files may be uninstalled
+# or upgraded. So this may be an older version's finder, and nothing may be used of it that 0.9.0's
+# has not: face, process_title, show(), shows_titles, thread_titles. What else a later version needs
+# it puts there itself, by vars(_shim).setdefault().
+_shim = vars(_sys)["_airflow_setproctitle_shim"]  # type: Finder
+_thread_titles = _shim.thread_titles = _shim.thread_titles or _local()
 
 
 def setproctitle(title: str) -> None:
@@ -22,12 +26,13 @@ def setproctitle(title: str) -> None:
 
     Raises TypeError, ValueError and UnicodeEncodeError where the C function does.
     """
-    # str.encode() checks the type, too. A function for these lines would make a call a quarter slower.
+    # str.encode() checks the type, too. A function for these lines would make a call a quarter
+    # slower.
     encoded = str.encode(title)
     if 0 in encoded:
         raise ValueError("embedded null character")
-    _state["process_title"] = encoded
-    if _state["shows_titles"]:
+    _shim.process_title = encoded
+    if _shim.shows_titles and _shim.show:
         _shim.show()
 
 
@@ -35,8 +40,7 @@ def getproctitle() -> str:
     """Return the last title set, or else the command line that started this process."""
     if _shim.process_title is None:
         return " ".join(getattr(_sys, "orig_argv", _sys.argv))
-    title: bytes = _shim.process_title
-    return title.decode()
+    return _shim.process_title.decode()
 
 
 def setthreadtitle(title: str) -> None:
@@ -54,7 +58,7 @@ def getthreadtitle() -> str:
 
 
 def __getattr__(name: str) -> object:
-    # Only what somebody asks for costs anything (PEP 562). No docstring: every import would load it.
+    # Only what somebody asks for costs anything (PEP 562). A docstring would cost every import.
     if name == "_setproctitle" and __name__ != "setproctitle._setproctitle":
         return __import__("setproctitle._setproctitle", fromlist=["*"])
     if name != "__version__":
@@ -69,7 +73,7 @@ def __getattr__(name: str) -> object:
 
 _shim.face = {name: globals()[name] for name in (*__all__, "__all__", "__doc__", "__getattr__")}
 
-if _shim.shows_titles:
+if _shim.shows_titles and _shim.show:
     _shim.show()  # Prepares it: titles are often set in places where an import is unwelcome.
 
 if _sys.flags.verbose and __name__ in ("setproctitle", "setproctitle._setproctitle"):

@@ -1,34 +1,45 @@
-"""Titles that `ps` shows, by processtitle. Imported by activate() in titles mode, maybe at interpreter start."""
+"""Titles that `ps` shows, by processtitle.
+
+Imported by activate() in titles mode, maybe at interpreter start.
+"""
 
 import atexit
 import sys
-from _thread import allocate_lock
+from _thread import get_ident
 
 from . import finder
+from .seldom import lives_in
 from .stderr import say
 
-_showing = vars(finder).setdefault("showing", allocate_lock())
+# How processtitle fails. Its code is C++, so an error of it has no frame of its own.
+FAILURES = (ImportError, OSError, RuntimeError, TypeError, UnicodeError)
 
 
 def show() -> None:
-    """Show the newest title where `ps` looks. Never raises, and never waits.
+    """Show the newest title where `ps` looks. Never waits, and raises only what is not ours.
 
-    Who is at it already looks again when it is done. A child that was forked meanwhile shows no titles.
+    Who is at it already looks again when it is done. A child that was forked meanwhile shows no
+    titles.
     """
-    while finder.shown is not finder.process_title and _showing.acquire(False):
+    turn = [get_ident()]  # a list, because each call has its own
+    while not finder.set_to or finder.shown is not finder.process_title:
         try:
-            if not finder.shows_titles:
+            if finder.turn.setdefault("of", turn) is not turn or not finder.shows_titles:
                 return
             title = finder.process_title
-            if finder.set_to is None:
+            if not finder.set_to:
                 _prepare()
-            if title is not None:
+            if title is not None and finder.set_to:
                 finder.set_to(title.decode())
             finder.shown = title
-        except Exception as error:  # noqa: BLE001  # a title is never worth an exception in a worker
+        except Exception as error:
+            if not _is_processtitles(error):
+                raise
             _give_up(error)
         finally:
-            _showing.release()
+            # No call stands here but in C, so that no signal handler's exception comes between.
+            if "of" in finder.turn and finder.turn["of"] is turn:
+                del finder.turn["of"]
 
 
 def _prepare() -> None:
@@ -37,16 +48,17 @@ def _prepare() -> None:
         raise RuntimeError("titles are the main interpreter's")
     import logging
 
-    import processtitle
+    from processtitle import prepare, set_to
 
     logger = logging.getLogger("processtitle")
     if logger.level == logging.NOTSET:  # Else every title is a DEBUG record in the user's log.
         logger.setLevel(logging.INFO)
-    if not finder.prepared:  # A second time would raise.
+    if not finder.prepared:
+        # Before it is: a signal handler may raise right after it, and a second time would raise.
         finder.prepared = True
         # Without fork_safe_only it would make the LaunchServices calls that crash after fork.
-        processtitle.prepare(fork_safe_only=True)
-    finder.set_to = processtitle.set_to
+        prepare(fork_safe_only=True)
+    finder.set_to = set_to
 
 
 def _is_subinterpreter() -> bool:
@@ -57,6 +69,23 @@ def _is_subinterpreter() -> bool:
             continue
         return bool(interpreters.get_current() != interpreters.get_main())
     return False
+
+
+def _is_processtitles(error: Exception) -> bool:
+    """Return whether processtitle failed. Else a signal handler ran, and what it raised passes."""
+    raised_in = _modules_in(error)[-1]
+    if raised_in == __name__:
+        return isinstance(error, FAILURES)
+    return isinstance(error, ImportError) or raised_in.partition(".")[0] == "processtitle"
+
+
+def _modules_in(error: Exception) -> "list[str]":
+    """Return the names of the modules whose functions an error came through, its own the last."""
+    names, trace = [], error.__traceback__
+    while trace:
+        names.append(str(trace.tb_frame.f_globals.get("__name__")))
+        trace = trace.tb_next
+    return names
 
 
 def _give_up(error: Exception) -> None:
@@ -71,16 +100,30 @@ def _give_up(error: Exception) -> None:
         import warnings
 
         warnings.warn(text, RuntimeWarning, stacklevel=4)
-    except Exception:  # noqa: BLE001  # python -W error, or a showwarning() of the user's that raises
+    except Exception as raised:
+        # python -W error, or a showwarning() of the user's that raises
+        if not isinstance(raised, RuntimeWarning) and "warnings" not in _modules_in(raised):
+            raise  # a signal handler's
         say(text)
 
 
 def _stop() -> None:
-    """Keep threads out of processtitle: one that finalization ends in there aborts the process."""
+    """Keep threads out of processtitle: one that finalization ends in there aborts the process.
+
+    Whoever is in there is waited for, one second at most.
+    """
+    import time
+
     finder.shows_titles = False
-    # Who is in there is waited for, one second at most.
-    if _showing.acquire(timeout=1):
-        _showing.release()
+    deadline = time.monotonic() + 1
+    while _somebody_is_at_it() and time.monotonic() < deadline:
+        time.sleep(0.001)
+
+
+def _somebody_is_at_it() -> bool:
+    """Return whether a thread of this process is inside of show()."""
+    turn = finder.turn.get("of")
+    return turn is not None and lives_in(turn[0], globals())
 
 
 atexit.register(_stop)
