@@ -37,6 +37,12 @@ def test_it_is_served_without_a_word_under(flags: str, mac: Venv) -> None:
     assert done.stdout.endswith("replacement.py\n") and done.stderr == ""
 
 
+def test_python_v_says_once_what_is_served_and_from_where(mac: Venv) -> None:
+    said = mac.run("-v", "-c", f"import airflow_setproctitle_shim.replacement; {SERVED}")
+    lines = [line for line in said.stderr.splitlines() if line.startswith("airflow-setproc")]
+    assert lines == [f"airflow-setproctitle-shim: serves setproctitle from {said.stdout.strip()}"]
+
+
 # find_spec() answers from sys.modules where it can; this asks the finders for every module there is.
 SPECS = """
 import importlib, json, pkgutil, sys

@@ -43,6 +43,16 @@ def test_asked_for_the_constants_are_put_back_and_none_that_is_there_is_overridd
     assert shown == {**CONSTANTS, "AUTO": "theirs"}
 
 
+def test_a_module_that_raises_importerror_for_what_it_lacks_gets_the_constants(
+    linux: Venv, tmp_path: Path
+) -> None:
+    lineage = (
+        "def __getattr__(name): raise (ImportError if name.isupper() else AttributeError)(name)\n"
+    )
+    environ = {"PYTHONPATH": airflow(tmp_path, lineage), LINEAGE: "1"}
+    assert json.loads(linux.evaluate(INITIALIZE + PLUGIN + SHOW, **environ)) == CONSTANTS
+
+
 @pytest.mark.parametrize("environ", [{}, {LINEAGE: "OFF"}], ids=repr)
 def test_unasked_the_import_fails_as_it_does_without_us(
     linux: Venv, tmp_path: Path, environ: dict[str, str]

@@ -72,6 +72,7 @@ OFFENCE = "bbb_offence.pth"
 OFFENCES = [
     ("open('offence', 'w').close()", "open", '"offence", O_WRONLY'),
     ("open('/etc/hosts').close()", "open", '"/etc/hosts", O_RDONLY'),
+    ("import json", "import", None),
     ("import _socket; _socket.socket()", "socket.__new__", r"socket\("),
     ("import os; os.system('true')", "os.system", "clone|fork"),
     ("import os; os.fork() or os._exit(0)", "os.fork", "clone|fork"),

@@ -25,13 +25,16 @@ def served() -> Iterator[ModuleType]:
     shim.deactivate()
 
 
-@pytest.fixture(scope="module")
-def native() -> ModuleType:
-    """The real C module, which this process only compares error behaviour with."""
-    module: ModuleType = pytest.importorskip(
+@pytest.fixture
+def native() -> dict[str, Callable[..., object]]:
+    """The real C functions, taken before the shim is on: it neutralises those in the module."""
+    assert not shim.is_active()
+    module = pytest.importorskip(
         "setproctitle._setproctitle", reason="needs the native setproctitle"
     )
-    return module
+    functions = {name: getattr(module, name) for name in ("setproctitle", "setthreadtitle")}
+    assert {type(function) for function in functions.values()} == {type(len)}
+    return functions
 
 
 def outcome(call: Callable[[], object]) -> object:
@@ -62,15 +65,16 @@ ARGUMENTS = [
 
 
 def test_arguments_are_accepted_and_rejected_as_by_the_c_function(
-    served: ModuleType, native: ModuleType
+    native: dict[str, Callable[..., object]], served: ModuleType
 ) -> None:
-    for function in ("setproctitle", "setthreadtitle"):
+    for name, function in native.items():
         for args, kwargs in ARGUMENTS:
-            ours, theirs = (
-                outcome(functools.partial(getattr(module, function), *args, **kwargs))
-                for module in (served, native)
+            ours = outcome(functools.partial(getattr(served, name), *args, **kwargs))
+            assert ours == outcome(functools.partial(function, *args, **kwargs)), (
+                name,
+                args,
+                kwargs,
             )
-            assert ours == theirs, (function, args, kwargs)
 
 
 def test_titles_come_back_whole(served: ModuleType) -> None:
@@ -116,6 +120,16 @@ def test_thread_titles_are_each_threads_own(served: ModuleType) -> None:
     thread.join()
     assert seen == ["", "other"]
     assert served.getthreadtitle() == "main"
+    served.setthreadtitle("")
+
+
+def test_titles_outlive_a_reload_and_a_second_import(served: ModuleType) -> None:
+    served.setproctitle("process")
+    served.setthreadtitle("thread")
+    importlib.reload(served)
+    del sys.modules["setproctitle"]
+    for module in (served, importlib.import_module("setproctitle")):
+        assert (module.getproctitle(), module.getthreadtitle()) == ("process", "thread")
     served.setthreadtitle("")
 
 

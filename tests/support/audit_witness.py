@@ -1,34 +1,27 @@
 """Records what an interpreter does, by audit events. Imported by the first startup file of an environment.
 
 Arguments become short texts: a file's path in site-packages or the standard library, an imported name.
+It imports nothing that an interpreter has not loaded: the same import by what is watched would not show.
 """
 
-from __future__ import annotations
-
-import json
 import os
 import sys
-import sysconfig
 
 TYPE_CHECKING = False
-if TYPE_CHECKING:  # An import here would hide the same import by what is watched.
+if TYPE_CHECKING:
     from typing import Any
 
-_places = [
-    os.path.dirname(__file__),
-    sysconfig.get_path("stdlib"),
-    sysconfig.get_path("platstdlib"),
-]
+_places = [os.path.dirname(__file__), os.path.dirname(os.__file__)]
 _events: list[list[str]] = []
 _recording = True
 
 
-def _record(event: str, arguments: tuple[Any, ...]) -> None:
+def _record(event: str, arguments: "tuple[Any, ...]") -> None:
     if _recording:
         _events.append([event, _described(event, arguments)])
 
 
-def _described(event: str, arguments: tuple[Any, ...]) -> str:
+def _described(event: str, arguments: "tuple[Any, ...]") -> str:
     """Return the one argument that matters, as text."""
     if event == "open":
         path, _, flags = arguments
@@ -63,6 +56,8 @@ def report() -> None:
     """Stop recording and print the events as JSON."""
     global _recording
     _recording = False
+    import json
+
     print(json.dumps(_events))
 
 
