@@ -10,7 +10,8 @@ import os
 import sys
 from contextlib import suppress
 
-# `python -m` looks in the working directory first. As with `python -m pip`, no getopt.py there may run.
+# `python -m` looks in the working directory first. As with `python -m pip`, no getopt.py there may
+# run.
 with suppress(OSError):  # It may be gone.
     if sys.path[:1] == [os.getcwd()]:
         del sys.path[0]

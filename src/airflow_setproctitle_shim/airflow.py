@@ -14,7 +14,7 @@ log = logging.getLogger(__name__)
 
 
 def switch_on() -> None:
-    """Do what the startup file should have done; a warning says why it did not, and what mends that."""
+    """Do what the startup file should have done; a warning says why it did not, and what helps."""
     ran_at_start = finder.started
     startup()
     if ran_at_start or not is_active():

@@ -1,4 +1,7 @@
-"""The constants that Airflow 3 dropped from airflow.lineage: import them from here, with any Airflow or none."""
+"""The constants that Airflow 3 dropped from airflow.lineage.
+
+Import them from here, with any Airflow or none.
+"""
 
 from __future__ import annotations
 
@@ -17,9 +20,10 @@ log = logging.getLogger(__name__)
 
 
 def offer() -> None:
-    """Put the constants back on airflow.lineage at its import if AIRFLOW_SETPROCTITLE_SHIM_LINEAGE says so.
+    """Put the constants back on airflow.lineage at its import. Never raises.
 
-    Off by default, because plugins take the ImportError for the sign of Airflow 3. Never raises.
+    Only if AIRFLOW_SETPROCTITLE_SHIM_LINEAGE says so, because plugins take the ImportError for the
+    sign of Airflow 3.
     """
     value = setting(LINEAGE_VARIABLE)
     if value in LINEAGE_ON:

@@ -1,4 +1,4 @@
-"""Writes a line to stderr. Imported when there may be something to say, maybe at interpreter start."""
+"""Writes a line to stderr. Imported when there is something to say, maybe at interpreter start."""
 
 import os
 import sys

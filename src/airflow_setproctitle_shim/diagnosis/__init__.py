@@ -1,1 +1,4 @@
-"""The command line and what it asks: is the shim on, does it work, what else is wrong. Never imported at start."""
+"""The command line and what it asks: is the shim on, does it work, what else is wrong.
+
+Never imported at start.
+"""

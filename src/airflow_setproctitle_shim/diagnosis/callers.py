@@ -100,8 +100,8 @@ class Program(NamedTuple):
 ONLY_WITH_OPTION = "only with an option or a setting, which `status` names"
 ON_DEMAND = "no, unless your code chooses fork"
 # To add a program: a row for each of its ranges of versions, and both sides of each border in
-# tests/test_callers.py. The first row that fits counts. Where it depends on what `status` cannot see,
-# as on Airflow's version beside a provider, a program counts as one that dies.
+# tests/test_callers.py. The first row that fits counts. Where it depends on what `status` cannot
+# see, as on Airflow's version beside a provider, a program counts as one that dies.
 CALLERS = (
     Caller(
         "apache-airflow",
