@@ -130,8 +130,9 @@ def _source() -> list[str]:
 def _distributions(name: str | None = None) -> Iterator[metadata.Distribution]:
     """Return what is installed, of that name if one is given.
 
-    Not by metadata.distributions(), which asks everybody on sys.meta_path: an importlib_metadata that
-    broke while it was imported has left itself there, and is imported again each time it is asked.
+    Not by metadata.distributions(), which asks everybody on sys.meta_path: an importlib_metadata
+    that broke while it was imported has left itself there, and is imported again each time it is
+    asked.
     """
     context = metadata.DistributionFinder.Context(name=name)
     return iter(metadata.MetadataPathFinder.find_distributions(context))
