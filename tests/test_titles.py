@@ -449,7 +449,7 @@ def test_a_broken_processtitle_is_named_once_with_what_helps_and_harms_nobody(
     if sys.version_info < (3, 10):
         assert "Python 3.10" in said and "pip install" not in said
     else:
-        assert ("pip install 'airflow-setproctitle-shim[titles]'" in said) == mendable
+        assert ("pip install 'processtitle>=1.3'" in said) == mendable
     if not warned:
         line = 3 if how == "failing later" else 1  # the user's own
         assert said.startswith(f"<string>:{line}: RuntimeWarning: ")

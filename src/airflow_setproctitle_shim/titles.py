@@ -95,7 +95,7 @@ def _give_up(error: Exception) -> None:
     if sys.version_info < (3, 10):
         text += ". It needs Python 3.10"
     elif isinstance(error, (ImportError, TypeError)):  # missing, or too old
-        text += ". Mend it with: pip install 'airflow-setproctitle-shim[titles]'"
+        text += ". Mend it with: pip install 'processtitle>=1.3'"
     try:
         import warnings
 
