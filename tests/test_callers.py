@@ -27,6 +27,7 @@ PROGRAMS = [
     ("apache-airflow-providers-celery 3.12.3", Does.GUARDED),
     ("apache-airflow-providers-openlineage 2.6.1", Does.DIES),
     ("apache-airflow-providers-openlineage 2.7.0", Does.ONLY_IMPORTS),
+    ("apache-airflow-providers-openlineage 2.7", Does.ONLY_IMPORTS),
     ("apache-airflow-providers-edge3 1.1.3", Does.NO_FORK),
     ("apache-airflow-providers-edge3 1.2.0", Does.GUARDED),
     ("gunicorn 24.1.1", Does.DIES),
@@ -99,11 +100,53 @@ def test_a_program_does_on_a_mac_what_the_table_says(installed: str, does: Does 
         ("skypilot 0.14.1", "not needed by skypilot 0.14.1: it does not fork on macOS"),
         ("gunicorn 25.0.0", "not needed by gunicorn 25.0.0: it does not use setproctitle on macOS"),
         ("ray 2.56.0", "not needed by ray 2.56.0: it does not import setproctitle"),
+        ("sglang 1", "sglang 1, which only imports it in a process that forks"),
     ],
 )
 def test_it_is_said_in_words_that_a_user_understands(installed: str, says: str) -> None:
     program = looked_up(installed)
     assert program and program.says == says
+
+
+# The option, or what else is particular to a program, in what is said of it.
+PARTICULARS = [
+    ("apache-airflow-core 3.0.6", "airflow api-server -D"),
+    ("celery 5.6.3 billiard 4.3.2", "not enough values to unpack (expected 3, got 0)"),
+    ("celery 5.7.0", "celery beat --detach"),
+    ("salt 3007.1", "started with -d"),
+    ("odoo 18.0", "--workers above 0"),
+    ("vpn-slice 0.16.1", "--prevent-idle-timeout"),
+    ("distributed 2026.8.0", "distributed.worker.multiprocessing-method"),
+    ("cotyledon 2.2.0", "mp_context"),
+    ("vllm 0.11.0", "VLLM_WORKER_MULTIPROC_METHOD=fork"),
+    ("granian 2.8.9", "set_start_method('fork')"),
+    ("ray 2.47.1", "setproctitle 1.2.2"),
+    ("ray 2.55.0", "upgrade to ray 2.56"),
+]
+
+
+@pytest.mark.parametrize(("installed", "says"), PARTICULARS)
+def test_what_is_particular_is_named(installed: str, says: str) -> None:
+    program = looked_up(installed)
+    assert program and says in program.says
+
+
+def test_these_use_setproctitle_only_where_something_else_installed_it() -> None:
+    uses = [row for row in callers.CALLERS if row.does in (*MAY_FORK, Does.NO_FORK)]
+    optional = {row.name for row in uses if row.optional}
+    assert not [row for row in uses if row.name in optional and not row.optional]
+    plain = "celery circus deluge distributed django-q2 faust faust-streaming granian gunicorn"
+    assert optional == {
+        *plain.split(),
+        *["mitogen", "odoo", "pytest-xdist", "rq", "thespian", "xonsh"],
+    }
+
+
+def test_the_rows_of_a_program_follow_each_other() -> None:
+    rows = [row for row in callers.CALLERS if not row.beside]
+    for before, after in zip(rows, rows[1:]):
+        if before.name == after.name:
+            assert before.before == after.since, after
 
 
 def test_a_program_that_nobody_examined_is_called_just_that() -> None:
