@@ -6,6 +6,7 @@ are run by zsh, a Mac's shell, or by sh where that is missing. pip installs from
 
 from __future__ import annotations
 
+import ensurepip
 import json
 import os
 import shlex
@@ -29,6 +30,7 @@ from support.environments import (
     clean_environ,
     distribution,
     installed,
+    is_installed,
     write,
 )
 
@@ -127,14 +129,20 @@ def place(tmp_path: Path, wheel: Path, wheels: Path) -> Place:
     venv = Venv.make(tmp_path / "it's here" / "venv")
     venv.unpack(wheel)
     venv.simulate_macos()
-    # pip is where the tests have it: a copy would take longer than all that it does here.
-    [pip] = installed("pip")
     place = Place(venv, wheels)
-    tools = place.home / "pip"
-    tools.mkdir()
-    (tools / "pip").symlink_to(str(pip.locate_file("pip")))
-    write(place.site / "pip_of_the_tests.pth", f"{tools}\n")
+    write(place.site / "pip_of_the_tests.pth", f"{pip_of_the_tests(place.home)}\n")
     return place
+
+
+def pip_of_the_tests(home: Path) -> Path:
+    """A place that pip can be imported from: a copy would take longer than all that it does here."""
+    if not is_installed("pip"):  # as in an environment that uv made
+        bundled = Path(ensurepip.__file__).with_name("_bundled").glob("pip-*.whl")
+        return next(bundled, None) or pytest.skip("no pip is installed here")
+    [pip] = installed("pip")
+    (home / "pip").mkdir()
+    (home / "pip/pip").symlink_to(str(pip.locate_file("pip")))
+    return home / "pip"
 
 
 def remove(place: Place, *names: str) -> None:
