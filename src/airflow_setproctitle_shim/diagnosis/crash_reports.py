@@ -1,102 +1,307 @@
-"""Reads macOS's crash reports: the file (`.ips`), or the text that macOS's window shows and people paste."""
+"""Reads macOS's crash reports: the file (`.ips`), or the text that macOS's window shows and people
+paste; in part, too. A report is given line by line, and says which lines are its own.
+
+Apple: "Interpreting the JSON format of a crash report", "Examining the fields in a crash report".
+"""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from . import causes
-from .signs import Sign
 
-LARGEST = 2**26  # bytes; no crash report is larger
-# Apple: "Interpreting the JSON format of a crash report", "Examining the fields in a crash report"; quoted, too.
-REPORT = re.compile(
-    r'(?m)^[ \t\xa0>`]*(?:\{.{0,2000}?"bug_type"|"(?:faultingThread|procName|usedImages)"\s*:|Process:[ \xa0]+\S.*\[\d+\]\s*$'
-    r"|(?:Exception Type:[ \xa0]+EXC_|Crashed Thread:[ \xa0]+\d|Termination Reason:[ \xa0]+Namespace |Application Specific Info)"
-    r"|Thread \d+.{0,80} Crashed\b|\d+ +\S.{0,99}?[ \t]0x[0-9a-f]{7,} \S.* \+ \d+[ \t\r]*$)"
+LARGEST = 2**24  # bytes of JSON; no crash report is larger
+
+# What a report in text begins with, whatever of it was copied; and what is to be sought for that.
+FIELDS = {
+    "Process": r"\S.*\[\d+\]$",
+    "Path": r"\S",
+    "Date/Time": r"\d",
+    "Exception Type": r"EXC_",
+    "Exception Codes": r"\S",
+    "Exception Subtype": r"\S",
+    "Exception Note": r"\S",
+    "Termination Signal": r"\S",
+    "Termination Reason": r"Namespace ",
+    "Crashed Thread": r"\d",
+    "Triggered by Thread": r"\d",
+    "Application Specific Information": r"",
+}
+UNTELLING = {"Path", "Date/Time", "Exception Codes", "Exception Subtype", "Exception Note"}
+TEXT_BEGINS = frozenset(
+    (
+        *(f"{name}:".encode() for name in FIELDS.keys() - UNTELLING),
+        b" Crashed",
+        b"multi-threaded process forked",
+        b"fork pre-exec",
+        b" + ",
+    )
 )
-CRASHED = re.compile(r"(?m)^Thread \d+.* Crashed\b.*\n((?:\d+ .*(?:\n|\Z))*)")
-FRAME = re.compile(r"(?m)^\d+ +(\S.*?) +0x[0-9a-f]+ (.*?)( \+ \d+.*)?$")
-FIELD = re.compile(r"(?m)^(Process|Path|Date/Time): +(.*?)(?: \[\d+\])?$")
+# What follows, so that the lines between need not be looked at.
+TEXT_SOUGHT = (
+    *(f"{name}:".encode() for name in UNTELLING),
+    b"Thread ",
+    b" Backtrace",
+    b"fork() was called",
+    b"Binary Images",
+    b"Full Report",
+)
+FIELD = re.compile(rf"({'|'.join(FIELDS)}): *(.*)")
+THREAD = re.compile(r"Thread \d+(?::| name:|.{0,80} Crashed\b)|[A-Z]\w+( \w+)? Backtrace\b")
+FRAME = re.compile(r"(\d+) +(\S+(?: \S+){0,2}?) +0x[0-9a-f]{7,16} +(\S.*?)( \+ \d+.*)?$")
+NOTE = re.compile(r"\*\*\* multi-threaded process forked|crashed on child side of fork")
 FORKED = re.compile(r"on child side of fork|multi-threaded process forked|when fork\(\) was called")
 PYTHON = re.compile(r"(?i)py(thon|py)[^/]*$|^(.*/)?(airflow|gunicorn|celery|uwsgi)$")
+# They end a process on behalf of others.
+BEARERS = re.compile(r"libsystem_\w+\.dylib |\S+ faulthandler_|libc\+\+abi\.dylib ")
+
+# The first lines of a report in JSON: its head, its body's brace, or whatever was copied of it.
+KEYS = (b'"bug_type"', b'"procName"', b'"faultingThread"')
+JSON_BEGINS = frozenset((*KEYS, b"{\n", b"{\r\n"))
+# A line that opens and closes nothing: most are such.
+PLAIN = re.compile(rb'\s*"\w+" ?: ?(?:"[^"\\]*"|[\d.]+|true|false),?$')
+STRING = re.compile(rb'"(?:[^"\\]|\\.)*"')
+BESIDE_STRINGS = re.compile(rb"(?:[\s\d{}\[\],:.eE+-]|true|false|null)*")
+KEY = re.compile(rb'\s*"\w+"\s*:')
+LEFT_OUT = re.compile(rb"\W*(?:snip\w*|cut|skipped|omitted|truncated)?\W*")
 VALUE = r'"(?:%s)"\s*:\s*"([^"]*)"'
 
+# What is printed before a line: a mail's or Markdown's marks, or a program's name and a bar.
+COLOURS = re.compile(rb"\x1b\[[\d;]*m")
+BEFORE = re.compile(rb"(?:[ \t]*>|`+|\xc2\xa0|(?:[\w.:@/+-]+ +){1,3}\|(?= |$))+ ?")
 
-class Crash(NamedTuple):
+
+def unmarked(raw: bytes) -> bytes:
+    """Return a line without what is printed before it, and without its colours."""
+    line = COLOURS.sub(b"", raw)
+    before = BEFORE.match(line)
+    return line[before.end() :] if before else line
+
+
+class Report(NamedTuple):
     """What a report tells."""
 
-    pythons: bool  # judged by names of the process and of what it had loaded
-    frames: list[str]  # of the thread that crashed, "image symbol", innermost first
-    notes: str  # the system's
+    is_python: bool  # judged by names of the process and of what it had loaded
+    frames: Sequence[str]  # of the thread that crashed, "image symbol", innermost first
+    notes: Sequence[str]  # the system's
     time: str
-    whole: bool
-    forked: bool  # or not known
+    is_forked: bool | None  # None: not known
+    is_whole: bool
+    is_cut_off: bool
+    thread: str  # the name of the one that crashed, or the line that has it
+
+    def judge(self) -> tuple[causes.Cause, str]:
+        """Return the cause, and the line that tells it."""
+        frames = [frame.replace("com.apple.", "", 1) for frame in self.frames]
+        own = next((frame for frame in frames if not BEARERS.match(frame)), "")
+        cause, told = causes.of_native([*frames, *self.notes], self.is_forked is not False)
+        if self.is_forked is False and not cause.prevented:
+            return causes.NOT_FORK if self.is_whole else causes.UNKNOWN, own
+        note = next((note for note in self.notes if FORKED.search(note)), "")
+        return cause, told or own or next(iter(frames), note)
 
 
-def read_report(text: str, place: str) -> Iterator[Sign]:
-    """Yield a sign for each crash report of Python. Raises ValueError at the end if one is cut off."""
-    text = "\n" + re.sub(r"(?m)^[ >`]+|[ \r]+$", "", text.translate({9: " ", 160: " "}))
-    text, _, body = text.partition("\n{")
-    parts = [
-        _of_text(part) for part in re.split(r"(?m)^(?=Process: )", text) if REPORT.search(part)
-    ]
-    bodies = [_of_json("{" + body)] if body else []
-    # A report that stands there in text and in JSON is one.
-    crashes = [crash for crash in parts if crash.frames] or bodies or parts
-    for crash in (crash for crash in crashes if crash.pythons):
-        lines = "\n".join(
-            [*(frame.replace("com.apple.", "", 1) for frame in crash.frames), crash.notes]
+class Text:
+    """A report in text."""
+
+    def __init__(self) -> None:
+        self.fields = dict[str, str]()
+        self.notes = list[str]()
+        self.frames = list[str]()  # of the thread that crashed, or of a stack without a title
+        self.images = set[str]()  # in all frames
+        self.number = -1  # of the last frame
+        self.title = ""  # "Thread 0 Crashed"
+        self.in_crashed = True
+        self.is_complete = True  # No frame of that thread was left out.
+        self.ends_whole = True
+        self.full_report: Json | None = None  # the same again, in JSON
+        self.awaits_json = False
+        self.patience = 50  # lines of others that may stand between its own
+        self.is_over = False
+
+    @property
+    def is_patient(self) -> bool:
+        """Whether other lines may stand between its own."""
+        return self.full_report is None
+
+    def take(self, raw: bytes) -> bool:
+        """Take a line if it is part of this report. Afterwards the report may be over."""
+        if self.full_report:
+            took = self.full_report.take(raw)
+            self.is_over = self.full_report.is_over
+            return took
+        text = unmarked(raw).replace(b"\t", b" ").replace(b"\xc2\xa0", b" ").strip(b" \r\n`")
+        line = text.decode(errors="replace")
+        if self.awaits_json and line.startswith("{"):
+            self.full_report = Json()
+            return self.full_report.take(raw)
+        if line in ("Binary Images:", "Full Report"):
+            self.awaits_json |= line == "Full Report"
+            self.patience = 2000  # A program has hundreds of images.
+            return True
+        if frame := FRAME.match(line):
+            return self._frame(frame, raw.endswith(b"\n"))
+        if field := FIELD.match(line):
+            return self._field(field[1], field[2])
+        if THREAD.match(line):
+            return self._thread(line)
+        is_objc = "Application Specific Information" in self.fields and FORKED.search(line)
+        if NOTE.match(line) or is_objc:
+            return self._note(line)
+        return False
+
+    def _field(self, name: str, value: str) -> bool:
+        if self.images or name in self.fields or not re.match(FIELDS[name], value):
+            return False  # the next report's, or a log's
+        self.fields[name] = value
+        return True
+
+    def _note(self, line: str) -> bool:
+        if self.images or line in self.notes:
+            return False
+        self.notes.append(line)
+        return True
+
+    def _thread(self, line: str) -> bool:
+        is_crashed = " Crashed" in line
+        if is_crashed and (self.title or (self.frames and not self.fields)):
+            return False
+        if is_crashed:
+            self.frames.clear()
+            self.title = line
+        self.in_crashed = is_crashed
+        self.number = -1
+        return True
+
+    def _frame(self, frame: re.Match[str], has_line_end: bool) -> bool:
+        number = int(frame[1])
+        if number <= self.number:
+            return False  # another stack
+        self.images.add(frame[2])
+        if self.in_crashed:
+            self.frames.append(f"{frame[2]} {frame[3]}")
+            self.is_complete &= number == self.number + 1
+            self.ends_whole = bool(frame[4]) and (has_line_end or frame[3] in ("start", "main"))
+        self.number = number
+        return True
+
+    def report(self) -> Report | None:
+        """Return what it tells; None if it was no report."""
+        if self.full_report and not self.frames:
+            return self.full_report.report()
+        is_forked = True if any(map(FORKED.search, self.notes)) else None
+        if not self.title:
+            cause, _ = causes.of_native(self.frames, is_forked=False)
+            telling = {*self.fields, *self.notes} - UNTELLING
+            if cause is causes.UNKNOWN and len(telling) < 2:
+                return None  # lines that look like a report's, or a stack that says nothing
+        elif not is_forked and "Process" in self.fields:
+            is_forked = False  # Who pastes a part may have left out what tells of the fork.
+        names = [
+            re.sub(r" \[\d+\]$", "", self.fields.get(name, "")) for name in ("Process", "Path")
+        ]
+        is_python = any(map(PYTHON.search, [*names, *self.images]))
+        is_likely = not any(names) and (bool(is_forked) or not self.images)
+        return Report(
+            is_python=is_python or is_likely,
+            frames=self.frames,
+            notes=[*self.notes, self.fields.get("Termination Reason", "")],
+            time=self.fields.get("Date/Time", ""),
+            is_forked=is_forked,
+            is_whole=bool(self.title and self.frames) and self.is_complete and self.ends_whole,
+            is_cut_off=not self.ends_whole,
+            thread=self.title,
         )
-        cause, told = causes.of_report(lines, cut_off=not crash.whole)
-        # A text has the system's notes, wherever it is cut off: people copy them first.
-        if cause is causes.UNKNOWN and crash in parts:
-            cause, told = causes.of_report(crash.notes)
-        if not crash.forked and not cause.prevented:
-            cause, told = causes.NOT_FORK if crash.whole else causes.UNKNOWN, ""
-        yield Sign(cause.name, place, crash.time, told or next(iter(crash.frames), ""))
-    if not all(crash.whole for crash in [*parts, *bodies] if crash.pythons):
-        raise ValueError("this crash report is cut off")
 
 
-def _of_text(text: str) -> Crash:
-    fields, every = dict(reversed(FIELD.findall(text))), FRAME.findall(text)
-    crashed = CRASHED.search(text)
-    # Where it was cut off, its last line has no end.
-    whole = bool(crashed and re.search(r" \+ \d+.*\n\Z|\b(start|main) \+ \d+\Z", crashed[1]))
-    names = [*(value for key, value in fields.items() if key != "Date/Time")] or ["Python"]
-    return Crash(
-        any(map(PYTHON.search, [*names, *(image for image, *_ in every)])),
-        [f"{image} {symbol}" for image, symbol, _ in FRAME.findall(crashed[1] if crashed else "")],
-        text[: crashed.start()] if crashed else text,
-        fields.get("Date/Time", ""),
-        whole,
-        # Who pastes a part may have left out what tells of the fork.
-        not crashed or "Process" not in fields or bool(FORKED.search(text)),
-    )
+class Json:
+    """A report in JSON: a line with its head, and a body; or one of them, or a part."""
+
+    def __init__(self) -> None:
+        self.lines = list[bytes]()
+        self.size = 0
+        self.depth = 0  # of brackets that are open
+        self.has_head = False
+        self.tail = b""  # A string that has no end: the report was cut off in it.
+        self.patience, self.is_patient = 1, False
+        self.is_over = False
+
+    def take(self, raw: bytes) -> bool:
+        """Take a line if it is part of this report. Afterwards the report may be over."""
+        line = unmarked(raw).rstrip()
+        is_first = not self.lines
+        if is_first and line != b"{" and not any(key in line for key in KEYS):
+            return False
+        if self.depth > 0 and PLAIN.match(line):
+            self.lines.append(line)
+            self.size += len(line)
+            return True
+        beside = STRING.sub(b"", line)
+        is_json = bool(BESIDE_STRINGS.fullmatch(beside))
+        if not (is_first or self._goes_on(line, is_json)):
+            return False
+        self.lines.append(line)
+        self.size += len(line)
+        if is_first and line[:1] not in (b"{", b""):
+            self.depth = 1  # What is above was not copied.
+        self.depth += beside.count(b"{") + beside.count(b"[")
+        self.depth -= beside.count(b"}") + beside.count(b"]")
+        if not is_json:
+            self.tail = beside.partition(b'"')[2]
+        if self.depth <= 0 and line and is_json:
+            self.is_over = b'"bug_type"' not in line
+            self.has_head = True
+        self.is_over |= not (is_json or LEFT_OUT.fullmatch(line)) or self.size > LARGEST
+        return True
+
+    def _goes_on(self, line: bytes, is_json: bool) -> bool:
+        """Return whether a line can be the next one. What begins at the margin is something new."""
+        if self.depth <= 0:
+            return not line or (line[:1] == b"{" and b'"bug_type"' not in line)
+        if line[:1] == b"{":
+            return False
+        return is_json or bool(KEY.match(line) or LEFT_OUT.fullmatch(line))
+
+    def report(self) -> Report | None:
+        """Return what it tells; None if it was no report."""
+        text = b"\n".join(self.lines)
+        if not any(key in text for key in KEYS):
+            return None
+        return _of_json(text.decode(errors="replace"))
 
 
-def _of_json(text: str) -> Crash:
+def _of_json(text: str) -> Report:
     """Read the line of JSON and the body, or as much of them as is there."""
-    body, at, notes = dict[str, Any](), 0, text.partition('"threads"')[0]
+    body, at, head = dict[str, Any](), 0, text.partition('"threads"')[0]
     with contextlib.suppress(ValueError, RecursionError):  # What is cut off cannot be decoded.
         while "threads" not in body:
             body, at = json.JSONDecoder().raw_decode(text, text.index("{", at))
     try:
         images = [str(image.get("name")) for image in body["usedImages"]]
-        crashed = body["threads"][body["faultingThread"]]["frames"]
-        frames = [f"{images[frame['imageIndex']]} {frame.get('symbol')}" for frame in crashed]
+        crashed = body["threads"][body["faultingThread"]]
+        name = crashed.get("name")
+        symbols = [(images[it["imageIndex"]], it.get("symbol")) for it in crashed["frames"]]
+        frames = [f"{image} {symbol}" for image, symbol in symbols]
     except (AttributeError, IndexError, KeyError, TypeError):
-        images = []
-        crashed = text.partition('"triggered"')[2].partition('"frames"')[2].partition('"frames"')[0]
-        frames = [f" {symbol}" for symbol in re.findall(VALUE % "symbol", crashed)]
-    names = re.findall(VALUE % "app_name|procName|procPath", notes)
-    time = "".join(re.findall(VALUE % "timestamp|captureTime", notes)[-1:])
-    whole, pythons = bool(images), any(map(PYTHON.search, [*names, *images]))
-    notes += f"\n{body.get('asi')}\n{body.get('termination')}"
-    return Crash(
-        pythons, frames, notes, time, whole, '"threads"' not in text or bool(FORKED.search(notes))
+        images, name = [], ""
+        part = text.partition('"triggered"')[2].partition('"frames"')[2].partition('"frames"')[0]
+        frames = [f" {symbol}" for symbol in re.findall(VALUE % "symbol", part)]
+    names = re.findall(VALUE % "app_name|procName|procPath", head)
+    termination = body.get("termination")
+    namespace = termination.get("namespace") if isinstance(termination, dict) else ""
+    notes = [*head.splitlines(), str(body.get("asi")), f"Namespace {namespace}"]
+    is_forked = any(map(FORKED.search, notes)) or (False if '"threads"' in text else None)
+    return Report(
+        is_python=any(map(PYTHON.search, [*names, *images])),
+        frames=frames,
+        notes=notes,
+        time="".join(re.findall(VALUE % "timestamp|captureTime", head)[-1:]),
+        is_forked=is_forked,
+        is_whole=bool(images),
+        is_cut_off=not images,
+        thread=str(name or ""),
     )

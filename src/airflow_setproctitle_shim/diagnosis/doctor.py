@@ -1,89 +1,215 @@
-"""Looks where macOS and Airflow write, or at what it is given, and groups the signs of deaths by cause."""
+"""Looks where macOS and Airflow write, or at what it is given, and says of the deaths found, cause
+by cause, how sure that is and what helps."""
 
 from __future__ import annotations
 
+import dataclasses
 import glob
-import io
 import os
-import sys
+import re
+import zlib
 from collections import Counter
 from collections.abc import Iterator
-from typing import Any, BinaryIO, NamedTuple
 
-from . import causes, crash_reports, signs
-from .status import status
+from . import advice, causes
+from .advice import DUMP, LINE, REPORT
+from .pieces import Reader, Sign, earliest
+from .status import Status, status
 
-SAVE = "airflow standalone > standalone.log 2>&1\nStart it again like this, or as you do, and save what it prints."
-REPORTS = (
-    "Run `doctor` without a PATH, too: it reads macOS's own reports of deaths, which tell more."
+NOTHING = (
+    "No line here names a signal that kills (SIGSEGV, SIGBUS, SIGABRT, SIGILL, SIGTRAP, SIGKILL), "
+    "and no program says that a worker died. Not every program logs it."
 )
-Found = dict[str, tuple[int, signs.Sign]]  # how many signs of each cause, and the last one
+NOT_ALONE = "The shim alone does not prevent this."
+TOO = "This may be about the deaths above, too: see first to those."
+ON_LINUX = "The paths in the dump are Linux's: there the shim does nothing."
+CUT_OFF = "a crash report in it is cut off: what is left of it was read"
+ADMINISTRATOR = "an administrator may read it"
+MACOS = "Library/Logs/DiagnosticReports"
 
 
-class Diagnosis(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Last:
+    """The last sign of a cause."""
+
+    place: str
+    time: str
+    quote: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Death:
+    """What is to be said of one cause."""
+
+    cause: str
+    sure: str  # by a "report", a "dump" or a "line"
+    says: str
+    label: str  # "fix" for advice that is known to help, else "try"
+    advice: list[str]
+    source: str
+    prevented: bool | None
+    attention: bool
+    repeats: bool  # It may tell of deaths whose cause is known: its advice comes after theirs.
+    count: int
+    last: Last
+    frame: str  # of its dump, which suggests the cause
+
+
+@dataclasses.dataclass(frozen=True)
+class Diagnosis:
     """What `doctor` tells."""
 
     ok: bool
-    report: dict[str, Any]
+    shim: Status
+    says: str
+    deaths: list[Death]
+    notes: list[Death]  # of what killed nobody
+    advice: list[str]  # where there are no deaths
+    looked_at: dict[str, int]
+    missing: list[str]
+    not_read: list[dict[str, str]]
 
     def as_json(self) -> dict[str, object]:
         """Return what `doctor --json` prints."""
-        return self.report
+        return {**dataclasses.asdict(self), "shim": self.shim.as_json()}
+
+
+class Found:
+    """The signs of one cause."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.read = set[str]()
+        self.is_of_linux = True  # all of it
+        self.last: Sign | None = None
+
+    def add(self, sign: Sign) -> None:
+        """Count a sign, and keep it if none was later."""
+        self.count += sign.number
+        self.read.add(sign.read)
+        self.is_of_linux &= sign.is_of_linux
+        if not self.last or earliest(sign.time) >= earliest(self.last.time):
+            self.last = sign
+
+    @property
+    def sure(self) -> str:
+        """The surest kind of what was read."""
+        return next(kind for kind in (REPORT, DUMP, LINE) if kind in self.read)
+
+
+class Seen:
+    """All that was seen."""
+
+    def __init__(self, named: list[str]) -> None:
+        self.named = named
+        self.found = dict[str, Found]()
+        self.looked_at = Counter[str]()
+        self.not_read = dict[str, str]()  # why, by path
+
+    def read(self, path: str) -> None:
+        """Read one file."""
+        reader = Reader(path)
+        try:
+            for sign in reader.signs():
+                self.found.setdefault(sign.cause, Found()).add(sign)
+        except PermissionError as error:
+            self.not_read[path] = f"{error.strerror}: {ADMINISTRATOR}"
+        except (OSError, ValueError) as error:
+            self.not_read[path] = getattr(error, "strerror", None) or str(error)
+        except (EOFError, zlib.error):
+            self.not_read[path] = "broken gzip data: copy it again; what could be unpacked was read"
+        if reader.is_cut_off:
+            self.not_read[path] = CUT_OFF
+        self.looked_at += reader.looked_at
+
+    def deaths(self, installed: str) -> Iterator[Death]:
+        """Yield what is to be said of each cause."""
+        read = {kind for found in self.found.values() for kind in found.read}
+        if not self.named:
+            read.add(REPORT)  # All that this Mac has.
+        since = None if self.named else earliest(installed)
+        is_known = any(cause.name in self.found for cause in causes.CAUSES)
+        for cause in causes.ALL:
+            if found := self.found.get(cause.name):
+                yield _death(cause, found, read, since, is_known)
 
 
 def diagnose(named: list[str]) -> Diagnosis:
-    """Return what `doctor --json` prints, of the files and directories named ("-": standard input), or else of
-    the places where macOS and Airflow write."""
-    shim, found = status(), Found()
-    not_read, looked_at = dict[str, str](), Counter[str]()
-    places = named or _places()
-    for path in _files(places, not_read):
-        its = Found()
-        try:
-            with sys.stdin.buffer if path == "-" else open(path, "rb") as file:
-                head = file.read(signs.BLOCK)
-                for sign in _signs(file, head, path, looked_at):
-                    its[sign.cause] = its.get(sign.cause, (0,))[0] + sign.number, sign
-        except (OSError, ValueError) as error:
-            not_read[path] = getattr(error, "strerror", None) or str(error)
-        for cause, (count, last) in its.items():
-            before, known = found.get(cause, (0, last))
-            found[cause] = (
-                before + count,
-                max(known, last, key=lambda sign: signs.earliest(sign.time)),
-            )
-    since = None if named else signs.earliest(shim.installed)
-    told = [_told(cause, *found[cause.name], since) for cause in causes.ALL if cause.name in found]
-    deaths = [row for row in told if row["cause"] != causes.API.name]
-    ok = shim.ok and not any(death["attention"] for death in deaths)
-    report = {
-        "ok": ok, "shim": shim.as_json(),
-        "deaths": deaths, "notes": [row for row in told if row not in deaths],
-        "advice": [] if deaths else [causes.FAULTHANDLER, SAVE, *[REPORTS] * bool(named)],
-        "looked_at": looked_at, "missing": [path for path in places if path != "-" and not os.path.exists(path)],
-        "not_read": [{"path": path, "why": why} for path, why in not_read.items()],
-    }  # fmt: skip
-    return Diagnosis(ok, report)
-
-
-def _told(cause: causes.Cause, count: int, last: signs.Sign, since: float | None) -> dict[str, Any]:
-    """Return what is to be said of one cause; `since`: when deaths begin to need attention, None if they all do."""
-    name, _, value = cause.variable.partition("=")
-    attention = cause in causes.CAUSES and not (value and os.environ.get(name) == value)
-    if cause.prevented is not False:
-        attention = since is None or signs.earliest(last.time) > since
-    advice = (
-        [REPORTS, *cause.helps] if since is None and cause is causes.UNKNOWN else [*cause.helps]
+    """Diagnose the files and directories named ("-": standard input), or else the places where
+    macOS and Airflow write."""
+    shim, seen = status(), Seen(named)
+    places = list(dict.fromkeys(named)) or _places()
+    for path in _files(places, seen.not_read):
+        seen.read(path)
+    told = list(seen.deaths(shim.installed))
+    deaths = [death for death in told if not causes.BY_NAME[death.cause].is_note]
+    needs_attention = any(death.attention for death in deaths)
+    first = (advice.REPORTS, advice.FAULTHANDLER, advice.save())
+    return Diagnosis(
+        ok=shim.ok and not needs_attention and not set(named) & set(seen.not_read),
+        shim=shim,
+        says="" if deaths else NOTHING,
+        deaths=deaths,
+        notes=[death for death in told if death not in deaths],
+        advice=[] if deaths else advice.lines(first, set() if named else {REPORT}),
+        looked_at=dict(seen.looked_at),
+        missing=[path for path in places if path != "-" and not os.path.exists(path)],
+        not_read=[{"path": path, "why": why} for path, why in seen.not_read.items()],
     )
-    return {
-        "cause": cause.name, "prevented": cause.prevented, "says": cause.says, "advice": advice,
-        "source": cause.source, "attention": attention, "count": count,
-        "last": {"place": last.place, "time": last.time, "quote": last.quote},
-    }  # fmt: skip
+
+
+def _death(
+    cause: causes.Cause, found: Found, read: set[str], since: float | None, is_known: bool
+) -> Death:
+    """Return what is to be said of a cause. `since`: when deaths begin to need attention, None if
+    they all do; `is_known`: some death's cause is."""
+    assert found.last
+    last = found.last
+    repeats = cause is causes.UNKNOWN and is_known
+    return Death(
+        cause=cause.name,
+        sure=found.sure,
+        says=_says(cause, found, repeats),
+        label="fix" if cause.is_note or (cause.is_cured and found.sure == REPORT) else "try",
+        advice=advice.lines(cause.helps, read),
+        source=cause.source,
+        prevented=cause.prevented,
+        attention=_needs_attention(cause, last, since),
+        repeats=repeats,
+        count=found.count,
+        last=Last(last.place, last.time, last.quote),
+        frame=last.frame,
+    )
+
+
+def _says(cause: causes.Cause, found: Found, repeats: bool) -> str:
+    """Return sentences about a cause: a report tells it, a dump suggests it."""
+    if found.sure == LINE:
+        told = [cause.line or cause.says]
+    elif found.sure == DUMP and cause.was_doing:
+        told = [cause.was_doing, ON_LINUX if found.is_of_linux else cause.often]
+    else:
+        told = [cause.says]
+    if cause.prevented is False and cause in causes.CAUSES and not found.is_of_linux:
+        told.append(NOT_ALONE)
+    if repeats:
+        told.append(TOO)
+    return " ".join(filter(None, told))
+
+
+def _needs_attention(cause: causes.Cause, last: Sign, since: float | None) -> bool:
+    if cause.is_note or cause is causes.NOT_FORK:
+        return False
+    if since is None:
+        return True
+    if cause.prevented is False:
+        variables = (f"{name}={value}" for name, value in os.environ.items())
+        return not any(re.fullmatch(cause.cured_by, variable) for variable in variables)
+    return earliest(last.time) > since
 
 
 def _places() -> list[str]:
-    reports = [os.path.expanduser(f"{home}/Library/Logs/DiagnosticReports") for home in ("~", "")]
+    reports = [os.path.expanduser(f"{home}/{MACOS}") for home in ("~", "")]
     home = os.path.expanduser(os.environ.get("AIRFLOW_HOME") or "~/airflow")
     logs = [
         path for end in ("log", "out", "err") for path in glob.glob(f"{glob.escape(home)}/*.{end}")
@@ -95,7 +221,8 @@ def _files(places: list[str], not_read: dict[str, str]) -> Iterator[str]:
     """Yield the files in the places that are there; note directories that cannot be read."""
 
     def note(error: OSError) -> None:
-        not_read[os.fsdecode(error.filename)] = str(error.strerror)  # PyPy's scandir() gives bytes.
+        path = os.fsdecode(error.filename)  # PyPy's scandir() gives bytes.
+        not_read[path] = f"{error.strerror}: {ADMINISTRATOR}"
 
     for place in places:
         if os.path.isdir(place):
@@ -108,23 +235,3 @@ def _files(places: list[str], not_read: dict[str, str]) -> Iterator[str]:
                 yield from filter(os.path.isfile, files)
         elif place == "-" or os.path.exists(place):
             yield place
-
-
-def _signs(
-    file: BinaryIO, head: bytes, place: str, looked_at: Counter[str]
-) -> Iterator[signs.Sign]:
-    """Yield the signs in a file by what it holds, and count it."""
-    if not (report := crash_reports.REPORT.search(head.decode("utf-8-sig", "replace"))):
-        looked_at["log"] += 1
-        yield from signs.read_log(file, head, place)
-        return
-    kind = "non-Python report"
-    try:
-        text = (head + file.read(crash_reports.LARGEST)).decode("utf-8-sig", "replace")
-        above = io.BytesIO(text[: report.start()].encode())
-        for sign in crash_reports.read_report(text, place):
-            yield from signs.read_log(above, b"", place)  # once: then it is at its end
-            kind = "crash report"
-            yield sign
-    finally:
-        looked_at[kind] += 1

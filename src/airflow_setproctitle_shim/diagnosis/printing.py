@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import textwrap
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # No command needs what the others import.
-    from .doctor import Diagnosis
+    from .doctor import Death, Diagnosis
     from .probe import Probe, Run
     from .status import Status
 
@@ -47,40 +47,39 @@ def _of_run(name: str, run: Run) -> str:
     return f"{line} ({', '.join(ends)})" if ends else line
 
 
-def of_report(diagnosis: Diagnosis) -> list[str]:
+def of_report(report: Diagnosis) -> list[str]:
     """Return what `doctor` prints."""
-    report = diagnosis.report
-    shim, deaths = report["shim"], report["deaths"]
-    lines = [*_wrapped(shim["says"]), *_rows("fix", shim["fixes"]), ""]
-    if not deaths:
-        lines.append("No sign that a process was killed. Not every program logs it.")
-        lines += [*_rows("try", report["advice"]), ""]
-    for death in [*deaths, *report["notes"]]:
-        lines += [*_of_death(death, death not in deaths[:1], shim["installed"]), ""]
-    looked_at = ", ".join(f"{n} {kind}{'s' * (n > 1)}" for kind, n in report["looked_at"].items())
+    lines = [*_wrapped(report.shim.says), *_rows("fix", list(report.shim.fixes)), ""]
+    if not report.deaths:
+        lines += [*_wrapped(report.says), *_rows("try", report.advice), ""]
+    for death in [*report.deaths, *report.notes]:
+        lines += [*_of_death(death, report.shim.installed), ""]
+    looked_at = ", ".join(f"{n} {kind}{'s' * (n > 1)}" for kind, n in report.looked_at.items())
     lines += _wrapped(f"looked at   {looked_at or 'nothing'}", 12)
-    lines += [f"no such     {path}" for path in report["missing"]]
-    lines += [f"not read    {file['path']}: {file['why']}" for file in report["not_read"]]
+    lines += [f"no such     {path}" for path in report.missing]
+    paths = dict[str, list[str]]()
+    for file in report.not_read:
+        paths.setdefault(file["why"], []).append(file["path"])
+    for why, files in paths.items():
+        lines += _wrapped(f"not read    {', '.join(files)}: {why}", 12)
     return [line.replace(f" {os.path.expanduser('~')}{os.sep}", f" ~{os.sep}") for line in lines]
 
 
-def _of_death(death: dict[str, Any], beside_known: bool, installed: str) -> list[str]:
-    signs, last = f"{death['count']} sign{'s' * (death['count'] > 1)}", death["last"]
-    advice = death["advice"]
-    says = f"{signs} of {death['cause']}: {death['says']}"
-    if death["cause"] == "unknown":
-        says = f"{signs} that a process died, but not why."
-        if beside_known:
-            says, advice = f"{says} This may be about the deaths above, too.", []
-    lines = [*_wrapped(says), *_rows("try" if len(advice) > 3 else "fix", advice)]
-    lines.append("  ".join(filter(None, ["  last", last["time"], last["place"]])))
-    if death["prevented"] is not False:  # Then it matters which came first.
+def _of_death(death: Death, installed: str) -> list[str]:
+    last = death.last
+    lines = _wrapped(f"{death.count} sign{'s' * (death.count > 1)} of {death.cause}: {death.says}")
+    if not death.repeats:
+        lines += _rows(death.label, death.advice)
+    lines.append("  ".join(filter(None, ["  last", last.time, last.place])))
+    if death.prevented is not False:  # Then it matters which came first.
         lines.append(f"  shim  installed {installed}")
-    quote = textwrap.wrap(last["quote"], WIDTH - 10, max_lines=3, placeholder=" ...")
-    return [
-        *lines,
-        *(f"  {'' if number else 'line':6}| {line}" for number, line in enumerate(quote)),
-    ]
+    return [*lines, *_quoted("line", last.quote), *_quoted("frame", death.frame)]
+
+
+def _quoted(label: str, text: str) -> list[str]:
+    """Return what was read, behind a bar."""
+    lines = textwrap.wrap(text, WIDTH - 10, max_lines=3, placeholder=" ...")
+    return [f"  {'' if number else label:6}| {line}" for number, line in enumerate(lines)]
 
 
 def _wrapped(text: str, indent: int = 0) -> list[str]:
@@ -92,7 +91,8 @@ def _wrapped(text: str, indent: int = 0) -> list[str]:
 
 
 def _rows(label: str, pieces: list[str]) -> list[str]:
-    """Return pieces behind a label: sentences are wrapped, lines to copy are not. A second line is a word about it."""
+    """Return pieces behind a label: sentences are wrapped, lines to copy are not. A second line of
+    a piece is a word about it."""
     lines = []
     for number, piece in enumerate(filter(None, pieces)):
         line, _, word = piece.partition("\n")

@@ -1,0 +1,251 @@
+"""The table: how programs and systems say, in a line, that a process died.
+
+To add a wording, add a row with an example of it; a test reads the examples. A line is looked at
+only where a row's literal stands in it: choose one that is rare in logs.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from .causes import ALL, API, BILLIARD, KILLED, UNKNOWN
+
+SIGNAL = r"SIG(?:SEGV|BUS|ABRT|TRAP|ILL)\b"
+# Of SIGILL, SIGTRAP, SIGABRT, SIGBUS (7 on Linux) and SIGSEGV: as Python tells them, and as shells.
+CODE = r"(?:-(?:4|5|6|7|10|11)|13[2-589])"
+KILL_CODE = r"(?:-9|137)"
+IS = r"['\"]?(?: was| is)?[ \t:=(\[<]{1,5}['\"<]?"  # between a name and its value
+CODE_OF = r"(?:^|[^r][ _]|[^ \w]|exit|return)"  # before "code"; not "error code"
+END = r"(?![\w%]|[.:,/-]\d)"  # behind a number
+
+
+class Word(NamedTuple):
+    """A wording."""
+
+    who: str  # prints it, among others
+    example: str
+    sought: str  # a literal in it
+    pattern: str  # for the line
+    cause: str = UNKNOWN.name
+    above: str = ""  # what stands in the line, or in one of the few above it
+
+
+# fmt: off
+WORDS = (
+    # A signal's name.
+    Word(who="gunicorn, Celery, Airflow", example="[ERROR] Worker (pid:1) was sent SIGSEGV!",
+         sought="SIG", pattern=SIGNAL),
+    Word(who="systemd", example="a.service: Main process exited, code=dumped, status=11/SEGV",
+         sought="code=", pattern=r"code=\w+, status=\d+/(?:SEGV|BUS|ABRT|TRAP|ILL)\b"),
+    Word(who="lldb", example="EXC_BAD_ACCESS (code=1, address=0x110)",
+         sought="EXC_", pattern=r"\bEXC_(?:BAD_ACCESS|BAD_INSTRUCTION|BREAKPOINT)\b"),
+    # A signal's description: the system's, and so the shells'.
+    Word(who="zsh, bash", example="zsh: segmentation fault  python app.py",
+         sought="egmentation ", pattern=r"[Ss]egmentation [Ff]ault\b"),
+    Word(who="C programs", example="*** SEGMENTATION FAULT ***",
+         sought="SEGMENTATION", pattern=r"SEGMENTATION FAULT\b"),
+    Word(who="Linux", example="kernel: python[1]: segfault at 0 ip 00007f sp 00007f error 4",
+         sought="egfault", pattern=r"\b[Ss]egfault(?:ed)?\b"),
+    Word(who="zsh, bash", example="Bus error: 10",
+         sought="us error", pattern=r"\b[Bb]us error\b"),
+    Word(who="zsh, bash", example="run.sh: line 3:  423 Abort trap: 6           python app.py",
+         sought=" trap", pattern=r"\b(?:[Aa]bort|[Tt]race(?:/\w+)?) trap\b"),
+    Word(who="zsh", example="zsh: abort      python app.py",
+         sought="abort ", pattern=r"(?:\bz?sh: |\d )abort  "),
+    Word(who="bash", example="run.sh: line 3:  423 Aborted                 python app.py",
+         sought="Aborted", pattern=r"(?:\d |^)Aborted(?:  |$)"),
+    Word(who="zsh, bash", example="zsh: illegal hardware instruction  python app.py",
+         sought="llegal ", pattern=r"\b[Ii]llegal (?:hardware )?instruction\b"),
+    Word(who="ksh", example="ksh: 423 Memory fault",
+         sought="Memory fault", pattern=r"\bMemory fault\b"),
+    Word(who="bash, supervisord", example="[1]+  Quit (core dumped)  python app.py",
+         sought="ore dumped", pattern=r"\b[Cc]ore dumped\b"),
+    Word(who="systemd-coredump", example="Process 423 (python3) of user 501 dumped core.",
+         sought="dumped core", pattern=r"\bdumped core\b"),
+    Word(who="Linux", example="traps: python[1] general protection fault ip:7f sp:7f error:0",
+         sought="general protection", pattern=r"\bgeneral protection fault\b"),
+    Word(who="macOS", example="crashed on child side of fork pre-exec",
+         sought="fork pre-exec", pattern=r"child side of fork pre-exec"),
+    Word(who="macOS", example="Python quit unexpectedly.",
+         sought="quit unexpectedly", pattern=r"\bquit unexpectedly\b"),
+    # A signal's number.
+    Word(who="distributed, Tornado, cotyledon", example="Worker process 8 was killed by signal 11",
+         sought="ignal", pattern=rf"[Ss]ignal{IS}(?:6|10|11){END}"),
+    Word(who="pytest-forked, dagster, s6", example=":-1: running the test CRASHED with signal 4",
+         sought=" signal", pattern=rf"(?:by|with) signal{IS}(?:4|5|7){END}"),
+    Word(who="C programs", example="CAUGHT SIGNAL 11",
+         sought="SIG", pattern=rf"\bSIGNAL{IS}(?:6|10|11){END}"),
+    # A status, or a code.
+    Word(who="docker ps, npm", example="Exited (139) 2 minutes ago",
+         sought="xit", pattern=rf"\b[Ee]xit(?:ed)?(?:[ _](?:with|status))*{IS}{CODE}{END}"),
+    Word(who="Docker Compose, PyCharm, Airflow", example="web_1 exited with code 139",
+         sought="code", pattern=rf"{CODE_OF}code{IS}{CODE}{END}"),
+    Word(who="kubectl", example="      Exit Code:    139",
+         sought="Code:", pattern=rf"Code:{IS}{CODE}{END}"),
+    Word(who="scripts that tell os.wait()", example="Child [4242] exited with code 11",
+         sought="xit", pattern=rf"\b[Ee]xit(?:ed)?[ _]?(?:with )?code{IS}11{END}"),
+    Word(who="honcho", example="18:04:11 web.1 | stopped (rc=-11)",
+         sought="(rc=", pattern=rf"\(rc={CODE}\)"),
+    Word(who="Ansible", example='fatal: [localhost]: FAILED! => {"changed": false, "rc": -11}',
+         sought='"rc":', pattern=rf'"rc": {CODE}{END}'),
+    Word(who="make", example="make: *** [serve] Error 139",
+         sought="] Error ", pattern=rf"\] Error {CODE}{END}"),
+    # What programs say of their workers.
+    Word(who="uvicorn, huey, uWSGI, mpire, Salt, vLLM, Ray", sought=" died",
+         example="INFO:     Child process [12050] died",
+         pattern=r"(?i:\b(?:process|workers?|child|scheduler|kernel|actor|job)\b.{0,60} died\b)"),
+    Word(who="RQ, PyTorch, Dramatiq", sought="unexpectedly",
+         example="Work-horse was terminated unexpectedly (waitpid returned None)",
+         pattern=r"\b(?:terminated|exited|crashed) unexpectedly\b"),
+    Word(who="joblib", sought="unexpectedly ",
+         example="A worker process managed by the executor was unexpectedly terminated.",
+         pattern=r"\bunexpectedly (?:terminated|exited|crashed)\b"),
+    Word(who="pytest-xdist, VS Code", example="worker 'gw0' crashed while running 'test_a.py'",
+         sought=" crashed", pattern=r"(?i:\b(?:worker|process|server|kernel)\b.{0,60}) crashed\b"),
+    Word(who="pytest-xdist", example="[gw0] node down: Not properly terminated",
+         sought="Not properly terminated", pattern=r"node down: Not properly terminated"),
+    Word(who="concurrent.futures", sought="terminated abruptly",
+         example="A process in the process pool was terminated abruptly while the future",
+         pattern=r"\bterminated abruptly\b"),
+    Word(who="granian", example="[ERROR] Unexpected exit from worker-1",
+         sought="Unexpected exit", pattern=r"Unexpected exit from worker"),
+    Word(who="Ansible", example="[ERROR]: A worker was found in a dead state",
+         sought="dead state", pattern=r"A worker was found in a dead state"),
+    Word(who="django-q2", example="reincarnated monitor Process-1:4 after sudden death",
+         sought="reincarnated", pattern=r"reincarnated .* after (?:sudden )?death\b"),
+    Word(who="taskiq", example="worker-0 is dead. Scheduling reload.",
+         sought=" is dead", pattern=r"(?i:\b(?:worker|process|child)\S*) is dead\b"),
+    Word(who="Jupyter", example="AsyncIOLoopKernelRestarter: restarting kernel (1/5), keep ports",
+         sought="restarting kernel", pattern=r"restarting kernel \(\d"),
+    Word(who="Parsl", example="Task failure due to loss of worker 3 on host mac",
+         sought="loss of ", pattern=r"Task failure due to loss of (?:worker|manager)"),
+    Word(who="Pebble", example="pebble.common.types.ProcessExpired: Abnormal termination",
+         sought="ProcessExpired", pattern=r"ProcessExpired: Abnormal termination"),
+    # SIGKILL.
+    Word(who="gunicorn, Airflow, supervisord", cause=KILLED.name,
+         example="Worker (pid:48815) was sent SIGKILL! Perhaps out of memory?", sought="SIG",
+         pattern=r"(?:was sent|(?:exited|died|killed|terminated|exit[ _]?codes?)\b.{0,50}"
+         r"[ .:(<={-]) ?SIGKILL\b"),
+    Word(who="Celery", example="Worker exited prematurely: signal 9", cause=KILLED.name,
+         sought="ignal", pattern=rf"[Ss]ignal{IS}9{END}"),
+    Word(who="systemd", example="a.service: Main process exited, code=killed, status=9/KILL",
+         cause=KILLED.name, sought="code=", pattern=r"code=\w+, status=9/KILL\b"),
+    Word(who="RQ", example="Work-horse terminated unexpectedly; waitpid returned 9",
+         cause=KILLED.name, sought="waitpid returned", pattern=rf"waitpid returned (?:9|137){END}"),
+    Word(who="docker ps", example="Exited (137) 2 minutes ago", cause=KILLED.name,
+         sought="xit", pattern=rf"\b[Ee]xit(?:ed)?(?:[ _](?:with|status))*{IS}{KILL_CODE}{END}"),
+    Word(who="Docker Compose", example="web_1 exited with code 137", cause=KILLED.name,
+         sought="code", pattern=rf"{CODE_OF}code{IS}{KILL_CODE}{END}"),
+    Word(who="kubectl", example="      Exit Code:    137", cause=KILLED.name,
+         sought="Code:", pattern=rf"Code:{IS}{KILL_CODE}{END}"),
+    Word(who="honcho", example="18:04:11 web.1 | stopped (rc=-9)", cause=KILLED.name,
+         sought="(rc=", pattern=rf"\(rc={KILL_CODE}\)"),
+    Word(who="make", example="make: *** [serve] Error 137", cause=KILLED.name,
+         sought="] Error ", pattern=rf"\] Error {KILL_CODE}{END}"),
+    Word(who="zsh", example="zsh: killed     python app.py", cause=KILLED.name,
+         sought="killed  ", pattern=r"(?:\bz?sh: |\d )killed  "),
+    Word(who="bash", example="run.sh: line 3:  423 Killed: 9               python app.py",
+         cause=KILLED.name, sought="Killed", pattern=r"(?:\d |^|\| )Killed(?:: 9|  |$)"),
+    Word(who="kubectl", example="Reason:       OOMKilled", cause=KILLED.name,
+         sought="OOMKilled", pattern=r"\bOOMKilled\b"),
+    Word(who="Linux", example="Out of memory: Killed process 423 (python)", cause=KILLED.name,
+         sought="Killed process", pattern=r"\bKilled process \d"),
+    Word(who="Airflow", cause=KILLED.name,
+         example="Job 7 was killed before it finished (likely due to running out of memory)",
+         sought="was killed before", pattern=r"was killed before it finished"),
+    # What names a library of macOS.
+    Word(who="setproctitle's frame", example="darwin_set_process_title + 80", cause="setproctitle",
+         sought="darwin_set_process_title", pattern=r"darwin_set_process_title"),
+    Word(who="Objective-C", cause="objective-c", sought="fork() was called",
+         example="objc[1]: +[A initialize] may have been in progress when fork() was called.",
+         pattern=r"when fork\(\) was called"),
+    Word(who="CoreFoundation", cause="corefoundation", sought="ked and you cannot use",
+         example="The process has forked and you cannot use this functionality safely.",
+         pattern=r"forked and you cannot use"),
+    Word(who="CoreFoundation", cause="corefoundation", sought="FORKED_AND_YOU",
+         example="Break on __THE_PROCESS_HAS_FORKED_AND_YOU_CANNOT_USE_THIS_CORE",
+         pattern=r"FORKED_AND_YOU_CANNOT"),
+    Word(who="LLVM's OpenMP", example="OMP: Error #13: Assertion failure at kmp_runtime.cpp.",
+         cause="blas", sought="OMP: Error", pattern=r"OMP: Error #13: Assertion failure at kmp"),
+    # What kills nobody.
+    Word(who="Airflow's server", cause=API.name, sought="Invalid auth tok",
+         example='{"detail":"Invalid auth token: Signature verification failed"}',
+         pattern=r"Invalid auth token"),
+    Word(who="Airflow's server", cause=API.name, sought="/execution/",
+         example='"PATCH /execution/task-instances/0193/run HTTP/1.1" 401 Unauthorized',
+         pattern=r"/execution/.{0,300}\b40[13] "),
+    Word(who="Airflow's worker", cause=API.name, sought="for url '",
+         example="Client error '403 Forbidden' for url 'http://localhost:8080/execution/x'",
+         pattern=r"'40[13] \w+' for url '[^']*/execution/"),
+    Word(who="Celery", cause=BILLIARD.name, sought="not enough values to unpack",
+         example='File "/x/celery/app/trace.py" not enough values to unpack (expected 3, got 0)',
+         pattern=r"not enough values to unpack \(expected 3, got 0\)",
+         above=r"\b(?:celery|billiard)/"),
+)
+
+
+class Harmless(NamedTuple):
+    """What looks like a death and is none."""
+
+    example: str
+    pattern: str  # What it matches is taken out of the line.
+
+
+HARMLESS = (
+    Harmless('"GET /docs/SIGSEGV.html HTTP/1.1" 200', r"(?:^|[\s\"'(=])/\S*"),
+    Harmless("see https://example.org/exit_code=139", r"://\S*"),
+    Harmless("GET search?q=a&exit_code=139", r"&\w+=\S*"),
+    Harmless("registered handlers for SIGSEGV", r"handlers?\b.{0,20}\bSIG\w+"),
+    Harmless("installing a SIGSEGV handler", r"SIG\w+(?:'s)? (?:signal )?handler"),
+    Harmless("    signal.signal(SIGSEGV, on_crash)", r"\w\(SIG\w+, .*"),
+    Harmless("    os.kill(pid, signal.SIGSEGV)", r"\bsignal\.SIG\w+"),
+    Harmless("it handles SIGSEGV, SIGBUS, SIGFPE", r"SIG\w+, SIG.*"),
+    Harmless("SIGSEGV (Segmentation Violation) signal indicates", r"SIG\w+ \(.*signal indicates"),
+    Harmless("could be caused by a segmentation fault", r"could be caused by a \w+ \w+"),
+    Harmless("exit_code=<Negsignal.SIGKILL: -9> signal_sent=SIGKILL",
+             r"exit_code\W.{0,99}signal_sent\W{1,3}SIGKILL.*"),
+    Harmless("stopped: web (terminated by SIGKILL)", r"stopped: .* \(terminated by SIGKILL\)"),
+)
+# fmt: on
+# What these commands print.
+OWN = re.compile(
+    rb"[\s>]*(?:(?:line  | {8}|frame )\| |with(?:out)? the shim |\d+ signs? of "
+    rb"|\"(?:quote|frame|says|SIG\w+)\": )"
+)
+SOUGHT = tuple(dict.fromkeys(word.sought.encode() for word in WORDS))
+NOT_ONE = re.compile("|".join(row.pattern for row in HARMLESS).encode())
+RANK = {cause.name: number for number, cause in enumerate(ALL)}
+NOTES = {cause.name for cause in ALL if cause.is_note}
+BY_LITERAL = {
+    literal: [
+        (RANK[word.cause], re.compile(word.pattern.encode()), word)
+        for word in sorted(WORDS, key=lambda word: RANK[word.cause])
+        if word.sought.encode() == literal
+    ]
+    for literal in SOUGHT
+}
+
+
+def read(line: bytes, literals: Iterable[bytes]) -> tuple[Word, int] | None:
+    """Return the word in a line that tells most of a death, and where it stands; `literals`: those
+    of SOUGHT that the line has."""
+    told = _read(line, literals)
+    if told and OWN.match(line):
+        return None
+    if told and told[0].cause not in NOTES and NOT_ONE.search(line):
+        told = _read(NOT_ONE.sub(lambda part: b" " * len(part[0]), line), literals)
+    return told
+
+
+def _read(line: bytes, literals: Iterable[bytes]) -> tuple[Word, int] | None:
+    told, lowest = None, len(RANK)
+    for literal in literals:
+        for rank, pattern, word in BY_LITERAL.get(literal, ()):
+            if rank >= lowest:
+                break
+            if found := pattern.search(line):
+                told, lowest = (word, found.start()), rank
+                break
+    return told
