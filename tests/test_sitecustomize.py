@@ -23,6 +23,14 @@ HIDDEN = {
 }
 
 
+def test_the_template_is_the_packages_file() -> None:
+    """A file, not a link, which becomes text where a checkout is unpacked without links."""
+    template = TEMPLATE / "sitecustomize.py"
+    assert not template.is_symlink()
+    own = ROOT / "src/airflow_setproctitle_shim/as_site_customize.py"
+    assert template.read_bytes() == own.read_bytes()
+
+
 @pytest.fixture(scope="module")
 def bare_mac(tmp_path_factory: pytest.TempPathFactory) -> Venv:
     """An environment that believes to be on macOS from its start on, and has nothing installed."""
@@ -68,6 +76,58 @@ def test_the_hidden_sitecustomize_is_the_one_that_others_import(
         bare_mac.evaluate("import sitecustomize; print(sitecustomize.MINE)", PYTHONPATH=path)
         == "mine"
     )
+
+
+def archive(path: Path, *sources: Path) -> Path:
+    """Make an archive of these files; return its path."""
+    with zipfile.ZipFile(path, "w") as made:
+        for source in sources:
+            made.write(source, source.name)
+    return path
+
+
+def test_the_hidden_one_may_be_in_an_archive(bare_mac: Venv, target: Path, tmp_path: Path) -> None:
+    code = "import sitecustomize; print(sitecustomize.MINE, sitecustomize.__file__)"
+    hidden = archive(tmp_path / "a.zip", write(tmp_path / "sitecustomize.py", "MINE = 'mine'\n"))
+    out = bare_mac.evaluate(code, PYTHONPATH=f"{target}{os.pathsep}{hidden}")
+    assert out.split() == ["mine", str(hidden / "sitecustomize.py")]
+
+
+@pytest.mark.parametrize("kind", ["package", "archive"])
+def test_the_template_may_be_a_package_or_in_an_archive(
+    bare_mac: Venv, target: Path, tmp_path: Path, kind: str
+) -> None:
+    template = (TEMPLATE / "sitecustomize.py").read_text(encoding="utf-8")
+    write(tmp_path / "hidden/sitecustomize.py", HIDDEN["well"] or "")
+    if kind == "package":
+        write(tmp_path / "ours/sitecustomize/__init__.py", template)
+    else:
+        archive(tmp_path / "ours", TEMPLATE / "sitecustomize.py")
+    path = os.pathsep.join(map(str, (tmp_path / "ours", tmp_path / "hidden", target)))
+    done = bare_mac.run("-c", STATE, PYTHONPATH=path)
+    assert (done.stdout.split(), done.stderr) == (["airflow_setproctitle_shim", "yes"], "")
+
+
+@pytest.mark.parametrize("ours", ["directory", "archive"])
+def test_entries_of_sys_path_may_be_relative(bare_mac: Venv, tmp_path: Path, ours: str) -> None:
+    write(tmp_path / "hidden/sitecustomize.py", HIDDEN["well"] or "")
+    if ours == "directory":
+        write(tmp_path / ours / "sitecustomize.py", (TEMPLATE / "sitecustomize.py").read_bytes())
+    else:
+        archive(tmp_path / ours, TEMPLATE / "sitecustomize.py")
+    code = f"import os, sys; os.chdir({str(tmp_path)!r}); sys.path[:0] = [{ours!r}, 'hidden']; "
+    assert bare_mac.run("-S", "-c", f"{code}import sitecustomize; {STATE}").stdout.split()[1:] == [
+        "yes"
+    ]
+
+
+def test_in_a_package_that_is_not_on_the_path_it_says_that_nothing_hidden_is_run(
+    bare_mac: Venv, tmp_path: Path
+) -> None:
+    file = write(tmp_path / "app/sitecustomize.py", (TEMPLATE / "sitecustomize.py").read_bytes())
+    done = bare_mac.run("-c", "import app.sitecustomize", PYTHONPATH=str(tmp_path))
+    [line] = done.stderr.splitlines()
+    assert line.startswith(f"{file}: {file.parent} is not on sys.path, so what it hides ")
 
 
 @pytest.mark.parametrize("error", ["SyntaxError", "PermissionError", "ImportError"])

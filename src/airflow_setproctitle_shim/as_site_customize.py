@@ -16,11 +16,21 @@ with suppress(Exception):  # It may be missing, or broken.
     startup()  # on macOS, unless AIRFLOW_SETPROCTITLE_SHIM says off
 
 here = os.path.dirname(os.path.abspath(__file__))
+if "__path__" in globals():  # This is the __init__.py of a package.
+    here = os.path.dirname(here)
 places = [os.path.abspath(place) for place in sys.path]
-after = sys.path[places.index(here) + 1 :] if here in places else []
-spec = PathFinder.find_spec(__name__, after)
+if here in places:
+    spec = PathFinder.find_spec(__name__, sys.path[places.index(here) + 1 :])
+else:
+    spec = None
+    why = f"{here} is not on sys.path, so what it hides cannot be found, and is not run"
+    print(f"{__file__}: {why}", file=sys.stderr)
 if spec and spec.loader:
-    # From here on `import sitecustomize` means the hidden one, as it would without us.
-    sys.modules[__name__] = module = module_from_spec(spec)
-    # What it raises is its own affair, and raised.
-    spec.loader.exec_module(module)
+    # From here on `import sitecustomize` means the hidden one, as it would without us. What it
+    # raises is its own affair, and raised.
+    if hasattr(spec.loader, "exec_module"):
+        sys.modules[__name__] = module = module_from_spec(spec)
+        spec.loader.exec_module(module)
+    else:  # in an archive, before Python 3.10
+        del sys.modules[__name__]
+        spec.loader.load_module(__name__)
