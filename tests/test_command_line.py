@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pkgutil
 import re
 import signal
 import subprocess
@@ -125,12 +126,23 @@ def test_ctrl_c_ends_it_without_a_traceback(module: str) -> None:
     assert (done.returncode, done.stderr) == (-signal.SIGINT, "")
 
 
+LOADED = "import sys; print(*sys.modules)"
+
+
 def test_no_module_of_the_working_directory_is_run(tmp_path: Path) -> None:
-    write(tmp_path / "getopt.py", "raise SystemExit('not ours')\n")
-    done = in_shell("SHIM --version", tmp_path)
-    assert (done.stdout.strip(), done.stderr, done.returncode) == (shim.__version__, "", 0)
+    """Whatever module of the standard library it shadows, but for what `python -m` itself loads."""
+    write(tmp_path / "empty/__main__.py", LOADED)
+    loaded = in_shell('"$PYTHON" -m empty', tmp_path).stdout.split()
+    modules = pkgutil.iter_modules([os.path.dirname(os.__file__)])
+    traps = {module.name for module in modules} - {*loaded}
+    assert {"getopt", "json", "shlex"} <= traps
+    for name in (*traps, "importlib_metadata", "wrapt"):
+        write(tmp_path / f"{name}.py", f"raise SystemExit('{name} of the working directory')\n")
+    done = in_shell("SHIM status --json", tmp_path)
+    assert (json.loads(done.stdout)["shim"], done.stderr) == (shim.__version__, "")
 
 
+@pytest.mark.skipif(sys.implementation.name == "pypy", reason="PyPy does not start there")
 def test_it_runs_in_a_directory_that_is_gone(tmp_path: Path) -> None:
     gone = tmp_path / "gone"
     gone.mkdir()

@@ -8,13 +8,14 @@ if _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:
 
 import os
 import sys
-from contextlib import suppress
 
 # `python -m` looks in the working directory first. As with `python -m pip`, no getopt.py there may
-# run.
-with suppress(OSError):  # It may be gone.
+# run: nothing that is not loaded already may be imported before this.
+try:
     if sys.path[:1] == [os.getcwd()]:
         del sys.path[0]
+except OSError:  # The directory is gone.
+    pass
 
 from .diagnosis.cli import main
 
