@@ -88,12 +88,10 @@ ELSEWHERE = [
         "pip wheel": "test_a_wheel_is_made_of_a_clone_and_found_beside_the_project",
         "airflow-setproctitle-shim; ": "test_the_line_brings_the_package_to_a_mac_and_to_no_other_system",
         "[project]": "test_the_line_brings_the_package_to_a_mac_and_to_no_other_system",
-        "uv add": "test_uv_adds_it",
-        "poetry add": "test_poetry_adds_it",
+        "uv add": "test_uv_adds_it",  # its second line: test_poetry_adds_it
         "[testenv]": "test_the_line_is_a_requirement_that_holds_on_macos_only",
         "import nox": "test_the_line_is_a_requirement_that_holds_on_macos_only",
-        "pipx inject": "test_pipx_injects_it",
-        "uv tool install": "test_uv_tool_installs_it_beside_a_program",
+        "pipx inject": "test_pipx_injects_it",  # and test_uv_tool_installs_it_beside_a_program
         "dependencies:": "test_the_line_is_a_requirement_that_holds_on_macos_only",
         "pip install -c": "test_constraints_that_do_not_name_it_hold",
         "uv pip compile": "test_a_lock_made_on_linux_drops_the_line_unless_it_is_universal",

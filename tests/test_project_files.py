@@ -26,12 +26,13 @@ PAGE = (ROOT / "docs/project-files.md").read_text(encoding="utf-8")
 SECTIONS = dict(re.findall(r"^## (.*?)\n(.*?)(?=^## |\Z)", PAGE, re.MULTILINE | re.DOTALL))
 LINE = re.compile(rf"{NAME}; sys_platform == (?:\"darwin\"|'darwin')")
 BEFORE, TRAP = "Before the first release", "The trap: locks made on Linux"
-PIPX = "pipx and uv tool"
+PIPX, FILES = "pipx and uv tool", "requirements.txt, pyproject.toml"
+ADD = "uv, Poetry"
 CLONE = "/path/to/the/clone"
 WITH_MARKER = [
-    ("requirements.txt", 0),
-    ("pyproject.toml", 0),
-    ("uv, Poetry", 0),
+    (FILES, 0),
+    (FILES, 1),
+    (ADD, 0),
     ("tox, nox", 0),
     ("tox, nox", 1),
     ("conda", 0),
@@ -63,7 +64,7 @@ def test_the_line_is_a_requirement_that_holds_on_macos_only(section: str, number
 
 
 def test_the_readme_has_the_line_that_is_tested_here() -> None:
-    assert f"`{block('requirements.txt').strip()}`" in (ROOT / "README.md").read_text("utf-8")
+    assert f"`{block(FILES).strip()}`" in (ROOT / "README.md").read_text("utf-8")
 
 
 @pytest.fixture(scope="session")
@@ -119,13 +120,13 @@ PROJECT = f'[project]\nname = "app"\nversion = "1"\nrequires-python = ">={sys.ve
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("section", ["requirements.txt", "pyproject.toml"])
+@pytest.mark.parametrize(("name", "number"), [("requirements.txt", 0), ("pyproject.toml", 1)])
 def test_the_line_brings_the_package_to_a_mac_and_to_no_other_system(
-    section: str, project: Project
+    name: str, number: int, project: Project
 ) -> None:
-    project.write(section, block(section))
+    project.write(name, block(FILES, number))
     compiled = {
-        system: project.uv("pip", "compile", "-q", "--python-platform", system, section)
+        system: project.uv("pip", "compile", "-q", "--python-platform", system, name)
         for system in ("macos", "linux", "windows")
     }
     assert f"\n{NAME}==" in compiled["macos"]
@@ -178,7 +179,7 @@ def test_pip_upgrades_it(project: Project) -> None:
 @pytest.mark.slow
 def test_uv_adds_it(project: Project) -> None:
     project.write("pyproject.toml", PROJECT)
-    _, *arguments = shlex.split(made_true(block("uv, Poetry")))
+    _, *arguments = shlex.split(made_true(block(ADD).splitlines()[0]))
     project.uv(*arguments)
     assert has_it(project.directory / ".venv")
     # Wherever the lock is made, it names the package for the systems of the marker.
@@ -209,7 +210,7 @@ def test_poetry_adds_it(project: Project, index: str) -> None:
     project.environ["POETRY_VIRTUALENVS_IN_PROJECT"] = "true"
     # Its own cache may have this version as it was built before.
     project.environ["POETRY_CACHE_DIR"] = str(project.directory / "cache")
-    project.tool("poetry", *shlex.split(made_true(block("uv, Poetry", 1))))
+    project.tool("poetry", *shlex.split(made_true(block(ADD).splitlines()[1])))
     assert has_it(project.directory / ".venv")
     lock = (project.directory / "poetry.lock").read_text()
     assert f'name = "{NAME}"' in lock and f'sys_platform == \\"{made_true("darwin")}\\"' in lock
@@ -223,7 +224,7 @@ def test_pipx_injects_it(project: Project) -> None:
         PIPX_DEFAULT_PYTHON=sys.executable,
     )
     project.tool("pipx", "pipx", "install", "-q", "gunicorn")
-    project.tool("pipx", *shlex.split(block(PIPX)))
+    project.tool("pipx", *shlex.split(block(PIPX).splitlines()[0]))
     assert has_it(project.directory / "venvs/gunicorn")
 
 
@@ -232,7 +233,7 @@ def test_uv_tool_installs_it_beside_a_program(project: Project) -> None:
     project.environ.update(
         UV_TOOL_DIR=str(project.directory / "tools"), UV_TOOL_BIN_DIR=str(project.directory / "bin")
     )
-    _, *arguments = shlex.split(block(PIPX, 1))
+    _, *arguments = shlex.split(block(PIPX).splitlines()[1])
     project.uv(*arguments)
     assert has_it(project.directory / "tools/gunicorn")
 
@@ -240,7 +241,7 @@ def test_uv_tool_installs_it_beside_a_program(project: Project) -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "darwin", reason="there the line is kept")
 def test_a_lock_made_on_linux_drops_the_line_unless_it_is_universal(project: Project) -> None:
-    project.write("requirements.in", block("requirements.txt"))
+    project.write("requirements.in", block(FILES))
     lock, install = made_true(block(TRAP)).splitlines()
     universal = shlex.split(lock)
     only_here = [word for word in universal if word != "--universal"]
