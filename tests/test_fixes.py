@@ -272,12 +272,15 @@ class State(NamedTuple):
     make: Callable[[Place], object]
     says: str
     lines: slice = slice(None)  # which of the lines are run
+    titles: str = "remembered"  # afterwards
+    slow: bool = False  # as another state's line is much the same
 
 
+TITLES = "shown in ps by processtitle 1.3" if sys.version_info >= (3, 10) else "remembered"
 STATES = [
     State(missing, "the startup file is missing"),
     State(empty, "the startup file is empty"),
-    State(edited, "the startup file was edited"),
+    State(edited, "the startup file was edited", slow=True),
     State(not_installed, "can be imported, but is not installed"),
     State(elsewhere, "lies where Python does not look for one"),
     State(elsewhere_with_a_sitecustomize, "lies where Python does not look for one"),
@@ -286,16 +289,24 @@ STATES = [
     State(hidden, "macOS hides the startup file", lines=slice(1, None)),
     State(hidden_behind_a_sitecustomize, "macOS hides", lines=slice(1, None)),
     State(native_first_and_no_wrapt, "No module named 'wrapt'"),
-    State(native_first_and_a_broken_wrapt, "wrapt, which makes it harmless, is broken (ZeroDiv"),
+    State(
+        native_first_and_a_broken_wrapt,
+        "wrapt, which makes it harmless, is broken (Zero",
+        slow=True,
+    ),
     State(no_importlib_metadata, "importlib_metadata is broken (ModuleNotFoundError"),
     State(no_dependency_of_importlib_metadata, "importlib_metadata is broken (ModuleNotFoundError"),
-    State(a_broken_importlib_metadata, "importlib_metadata is broken (ZeroDivisionError"),
-    State(no_titles, "no titles are shown: processtitle"),
+    State(a_broken_importlib_metadata, "is broken (ZeroDivisionError", slow=True),
+    State(no_titles, "no titles are shown: processtitle", titles=TITLES),
     State(celery_beside_a_new_billiard, "not enough values to unpack (expected 3, got 0)"),
 ]
 
 
-@pytest.mark.parametrize("state", STATES, ids=lambda state: state.make.__name__)
+@pytest.mark.parametrize(
+    "state",
+    [pytest.param(one, marks=[pytest.mark.slow] if one.slow else []) for one in STATES],
+    ids=lambda state: state.make.__name__,
+)
 def test_a_state_is_told_and_its_lines_mend_it(state: State, place: Place) -> None:
     state.make(place)
     told = place.status()
@@ -304,6 +315,15 @@ def test_a_state_is_told_and_its_lines_mend_it(state: State, place: Place) -> No
     assert lines
     after = place.after(*lines)
     assert after["ok"] and after["on"] and after["says"].startswith("ON: setproctitle is safe")
+    assert after["titles"].startswith(state.titles)
+
+
+def test_a_sitecustomize_that_is_there_is_kept(place: Place) -> None:
+    elsewhere_with_a_sitecustomize(place)
+    [line] = place.status()["fixes"]
+    assert place.after(line, line)["on"]
+    text = Path(place.variables["PYTHONPATH"], "sitecustomize.py").read_text(encoding="utf-8")
+    assert text.startswith("first = 1") and text.count("startup()") == 2
 
 
 def test_a_variable_that_switches_it_off_is_named_and_is_no_fault(place: Place) -> None:
@@ -452,6 +472,7 @@ def test_it_is_installed_again_from_where_it_came_from_if_that_is_still_there(
     assert environment.reinstall().endswith(f"--force-reinstall --no-deps {argument}")
 
 
+@pytest.mark.slow
 def test_a_wheel_that_it_came_from_is_installed_again(place: Place, wheels: Path) -> None:
     [wheel] = wheels.glob(f"{SHIM}-*.whl")
     kept = shutil.copy(wheel, place.home)
