@@ -188,7 +188,17 @@ def _run(value: str, children: int, simulate: bool) -> Run:
         with theirs:
             given = [children, SECONDS, value == "titles", simulate, theirs.fileno()]
             process = subprocess.Popen(
-                [sys.executable, "-W", "ignore", "-m", f"{__package__}.probe", json.dumps(given)],
+                # Workers end without a flush, and Python warns of a fork beside threads where their
+                # errors are to be read.
+                [
+                    sys.executable,
+                    "-u",
+                    "-W",
+                    "ignore",
+                    "-m",
+                    f"{__package__}.probe",
+                    json.dumps(given),
+                ],
                 # Modules in the working directory must not be found.
                 cwd=os.sep,
                 env={**os.environ, VARIABLE: value, "PYTHONPATH": pythonpath},
