@@ -335,6 +335,26 @@ def test_of_a_process_that_did_not_fork_the_first_image_is_named_that_is_not_the
     assert told.deaths["not fork"]["last"]["quote"].startswith(first)
 
 
+@pytest.mark.parametrize("behind", ["another file", "a log", "a text", "itself in one line"])
+def test_what_stands_behind_a_file_whose_last_line_has_no_end_is_read(
+    behind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = "python3.12-kalite2844"
+    file = DATA / f"crash-reports/{name}.ips"
+    first = file.read_text("utf-8").rstrip("\n")
+    both = {
+        "another file": (first + first, {REPORTS[name]: 2}),
+        "a log": (f"{first}Worker (pid:7) was sent SIGSEGV!\n", {REPORTS[name]: 1, "unknown": 1}),
+        "a text": (first + as_text(file, "new"), {REPORTS[name]: 2}),
+    }
+    head, body = first.split("\n", 1)
+    in_a_line = f"{head}\n{json.dumps(json.loads(body))}"
+    both["itself in one line"] = (in_a_line + in_a_line, {REPORTS[name]: 2})
+    text, counts = both[behind]
+    (tmp_path / "both").write_text(text, "utf-8")
+    assert Doctor(capsys, tmp_path / "both").counts == counts
+
+
 def test_reports_of_other_programs_and_of_probe_are_read_and_not_counted(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

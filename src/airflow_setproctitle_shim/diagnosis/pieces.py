@@ -23,6 +23,8 @@ TIME = re.compile(
 # Literals that pieces begin with, and all that are looked for.
 BEGIN = frozenset((*crash_reports.JSON_BEGINS, *crash_reports.TEXT_BEGINS, *dumps.BEGINS))
 SOUGHT = tuple(dict.fromkeys((*words.SOUGHT, *BEGIN, *crash_reports.TEXT_SOUGHT, *dumps.SOUGHT)))
+# The last line of a report in JSON, which may have no end, and what stands behind it: `cat A B`.
+FILES_BORDER = re.compile(rb"([\s>|]*\}|.*\}(?=\{\"))(\s*[^\s,\]}].*)", re.DOTALL)
 # What may stand in one line, with its line ends escaped.
 WITH_ESCAPES = frozenset((b"Python error: ", b"most recent call first", b" Crashed"))
 
@@ -106,10 +108,14 @@ class Reader:
     def _read(self, line: Line) -> None:
         """Read a line, or the lines that it holds with their ends escaped."""
         if b"\\n" in line.raw and not WITH_ESCAPES.isdisjoint(line.literals):
-            for raw in line.raw.split(b"\\n"):
-                self._take(line._replace(raw=raw, literals=_sought_in(raw)))
+            parts = line.raw.split(b"\\n")
+        elif isinstance(self._piece, Json) and (border := FILES_BORDER.match(line.raw)):
+            parts = list(border.groups())
         else:
             self._take(line)
+            return
+        for raw in parts:
+            self._take(line._replace(raw=raw, literals=_sought_in(raw)))
 
     def _take(self, line: Line, is_again: bool = False) -> None:
         """Give a line to the open piece, or else read it alone. `is_again`: it was part of what
