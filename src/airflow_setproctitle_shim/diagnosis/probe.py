@@ -187,8 +187,8 @@ def _run(value: str, children: int, simulate: bool) -> Run:
     with ours, ThreadPoolExecutor(1) as pool:
         with theirs:
             given = [children, SECONDS, value == "titles", simulate, theirs.fileno()]
-            # Workers end without a flush, and Python warns of a fork beside threads where their errors
-            # are to be read.
+            # Workers end without a flush, and Python warns of a fork beside threads, where their
+            # errors are to be read.
             program = [sys.executable, "-u", "-W", "ignore", "-m", f"{__package__}.probe"]
             process = subprocess.Popen(
                 [*program, json.dumps(given)],
