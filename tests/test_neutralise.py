@@ -134,7 +134,9 @@ machinery.ExtensionFileLoader.create_module = create_module
 # What waits for an import that another thread runs.
 bootstrap = sys.modules["_frozen_importlib"]
 wait = bootstrap._lock_unlock_module
-def lock_unlock_module(name): waiting.set(); wait(name)
+def lock_unlock_module(name):
+    if threading.current_thread() is not importing: waiting.set()
+    wait(name)
 bootstrap._lock_unlock_module = lock_unlock_module
 
 def work(): import setproctitle

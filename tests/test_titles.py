@@ -56,7 +56,7 @@ def seen():
 )
 def test_parent_and_forked_child_show_their_own_titles(venv: Venv, title: str) -> None:
     code = f"""
-setproctitle({title!r}); seen()
+setproctitle({title!a}); seen()
 pid = os.fork()
 if not pid:
     setproctitle("child"); seen(); os._exit(0)
