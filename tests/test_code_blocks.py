@@ -138,7 +138,7 @@ class Shell:
     ) -> subprocess.CompletedProcess[str]:
         """Run a block; keywords are what stands for something of the reader's, and what for."""
         names = {
-            "/path/to/your/python": str(self.venv.python),
+            "/path/to/your/python": shlex.quote(str(self.venv.python)),
             "/path/to/the/clone": str(ROOT),
             **stands_for,
         }
@@ -301,18 +301,20 @@ def test_the_commands_for_launchd_name_that_service(text: str, on_a_mac: Shell) 
 
 
 # What a part of Airflow does: a child dies, and Airflow says nothing of it.
-AIRFLOW = """#!{python}
+AIRFLOW = """#!/bin/sh
+exec {python} - <<'END'
 import os, signal
 if pid := os.fork():
     os.waitpid(pid, 0)
 else:
     os.kill(os.getpid(), signal.SIGSEGV)
+END
 """
 
 
 @copied("docs/troubleshooting.md", "PYTHONFAULTHANDLER=1 airflow standalone")
 def test_a_dump_is_kept_and_read(text: str, on_a_mac: Shell) -> None:
-    on_a_mac.program("airflow", AIRFLOW.format(python=on_a_mac.venv.python))
+    on_a_mac.program("airflow", AIRFLOW.format(python=shlex.quote(str(on_a_mac.venv.python))))
     done = on_a_mac.run(text)
     assert done.returncode == 1 and "Segmentation fault" in done.stdout, done.stdout
 

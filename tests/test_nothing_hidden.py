@@ -6,6 +6,7 @@ Two witnesses: Python's audit events, and on Linux the kernel's system calls. Ea
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -174,7 +175,8 @@ def harmless(call: str, venv: Venv) -> bool:
         return call.startswith(("+++ exited", "--- SIG"))
     if set(opening["flags"].split("|")) - {"O_RDONLY", "O_CLOEXEC", "O_NONBLOCK", "O_DIRECTORY"}:
         return False
-    path = Path(opening["path"])
+    # strace writes what is not ASCII as octal numbers.
+    path = Path(os.fsdecode(opening["path"].encode().decode("unicode_escape").encode("latin-1")))
     if int(opening["result"]) < 0 or path.is_dir() or STDLIB in path.parents:
         return True
     if venv.site_packages not in path.parents:
