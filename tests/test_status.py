@@ -158,6 +158,14 @@ def test_metadata_may_be_in_any_state_and_of_two_the_one_that_is_imported_counts
     assert data["protects"] == ["gunicorn 23.0.0", "rq 3.0.0"] and not data["others"]
 
 
+def test_a_finder_from_before_find_spec_blocks_nothing(fresh_venv: Venv) -> None:
+    # As six 1.15 has one.
+    old = "import sys; sys.meta_path.insert(0, type('Old', (), {'find_module': lambda *_: None})())"
+    write(fresh_venv.site_packages / "zzz_old.pth", f"{old}\n")
+    _, data = told(fresh_venv)
+    assert data["ok"] and data["says"] == "ON: setproctitle is safe in this Python."
+
+
 def test_the_line_that_the_startup_file_should_have_is_the_one_that_it_has() -> None:
     file = ROOT / f"src/{SHIM}.pth"
     assert file.read_text(encoding="ascii") == f"{environment.STARTUP_LINE}\n"

@@ -144,6 +144,8 @@ def what_import_does() -> Import:
     for one in list(sys.meta_path):
         name = getattr(one, "__qualname__", type(one).__qualname__)
         hook = f"the import hook {getattr(one, '__module__', '?')}.{name}"
+        if not hasattr(one, "find_spec"):  # Python passes over it, too.
+            continue
         try:
             spec = one.find_spec("setproctitle", None, None)
         except Exception as error:  # noqa: BLE001  # Others' finders may raise anything.
