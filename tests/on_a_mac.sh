@@ -96,8 +96,8 @@ homebrew() {
 }
 
 gunicorn() { works "gunicorn 23" "gunicorn-23.0.0--k-sync"; }
-celery() { works "Celery" "Celery-prefork-on-Redis-newest"; }
-airflow() { works "Airflow 3.0" "Airflow-standalone,-LocalExecutor,-DataHub's-plugin-1.4.0-3.0.2"; }
+celery() { works "Celery" "Celery-5.6.3-with-billiard-4.2.4"; }
+airflow() { works "Airflow 3.0" "Airflow-3.0.2-standalone,-LocalExecutor"; }
 
 works() {  # works NAME TEST
     echo "The workers of $1 die without the shim; with it none dies, and the work is done."

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from support.consumers import harness
 from support.consumers.declared import CONSUMERS
-from support.environments import ROOT, STARTUP_FILE, Venv
+from support.environments import ROOT, STARTUP_FILE, Venv, write
 
 # Airflow imports this after the entry points and before executors, in every process.
 LOCAL_SETTINGS = """
@@ -18,6 +18,7 @@ import importlib.util, os, sys
 print("SERVED", os.getpid(), importlib.util.find_spec("setproctitle").origin, *sys.argv[1:2], file=sys.stderr, flush=True)
 """
 
+AIRFLOW = "Airflow-3.0.2-standalone,-LocalExecutor"
 LATE = re.compile(r"airflow-setproctitle-shim was switched on late.*")
 
 
@@ -37,7 +38,7 @@ def without_its_startup_file(path: Path, wheel: Path, consumer: harness.Consumer
 def test_airflow_survives_without_the_startup_file_and_warns_once_in_each_process(
     wheel: Path, tmp_path: Path
 ) -> None:
-    consumer = next(consumer for consumer in CONSUMERS if consumer.version == "3.0.2")
+    consumer = next(consumer for consumer in CONSUMERS if consumer.id == AIRFLOW)
     venv = without_its_startup_file(tmp_path / "venv", wheel, consumer)
     assert (
         "SERVED"
@@ -47,7 +48,7 @@ def test_airflow_survives_without_the_startup_file_and_warns_once_in_each_proces
     )
 
     def work(place: harness.Place) -> None:
-        place.write("config/airflow_local_settings.py", LOCAL_SETTINGS)
+        write(place.directory / "config/airflow_local_settings.py", LOCAL_SETTINGS)
         consumer.work(place)
 
     outcome = harness.run(
