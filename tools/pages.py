@@ -101,7 +101,7 @@ def numbers(file: Path) -> str:
         if row["work_after"] and not row["deaths_after"]:
             helped.add(setup)
     return (
-        f"There {len(harmed)} of {len(setups)} set-ups of {len({program for program, *_ in setups})} programs lost "
+        f"On a simulated Mac, {len(harmed)} of {len(setups)} set-ups of {len({program for program, *_ in setups})} programs lost "
         f"processes and work without it. With it, {len(helped)} lost none and did their work."
     )
 
