@@ -41,7 +41,7 @@ def test_what_looks_like_a_death_and_is_none_is_known_by_its_own_row(
 ) -> None:
     assert read(row.example) is None
     others = "|".join(other.pattern for other in words.HARMLESS if other is not row)
-    monkeypatch.setattr(words, "NOT_ONE", re.compile(others.encode()))
+    monkeypatch.setattr(words, "IS_HARMLESS", re.compile(others.encode()))
     assert read(row.example)
 
 
@@ -116,7 +116,8 @@ GENERAL = {
 def test_a_native_frame_tells_its_cause_forked_or_not(cause: str, line: str) -> None:
     for lines in ([line], ["libdispatch.dylib x", line, "Python y"]):
         for is_forked in (True, False):
-            assert causes.of_native(lines, is_forked) == (causes.BY_NAME[cause], line)
+            found, number = causes.of_native(lines, is_forked)
+            assert (found.name, lines[number]) == (cause, line)
 
 
 @pytest.mark.parametrize(
@@ -125,10 +126,10 @@ def test_a_native_frame_tells_its_cause_forked_or_not(cause: str, line: str) -> 
 def test_what_many_libraries_go_through_counts_after_fork_if_nothing_else_is_told(
     cause: str, line: str
 ) -> None:
-    assert causes.of_native([line], is_forked=True) == (causes.BY_NAME[cause], line)
+    assert causes.of_native([line], is_forked=True) == (causes.BY_NAME[cause], 0)
     assert causes.of_native([line], is_forked=False)[0] is causes.UNKNOWN
     specific = NATIVE["blas"][0]
-    assert causes.of_native([line, specific], is_forked=True)[1] == specific
+    assert causes.of_native([line, specific], is_forked=True) == (causes.BY_NAME["blas"], 1)
 
 
 def test_a_cause_that_stands_first_is_told_where_two_are_shown() -> None:

@@ -201,28 +201,29 @@ ALL = (*CAUSES, KILLED, UNKNOWN, NOT_FORK, API, BILLIARD)
 BY_NAME = {cause.name: cause for cause in ALL}
 
 
-def of_native(lines: Sequence[str], is_forked: bool) -> tuple[Cause, str]:
-    """Return the cause that a native stack and macOS's notes tell, and the line that tells it.
+def of_native(lines: Sequence[str], is_forked: bool) -> tuple[Cause, int]:
+    """Return the cause that a native stack and macOS's notes tell, and which line tells it.
     `is_forked`: it is known, or likely, that the process was forked."""
     for cause in CAUSES if lines else ():
-        for line in lines:
+        for number, line in enumerate(lines):
             if re.search(cause.native, line):
-                return cause, line
+                return cause, number
     for cause in CAUSES if lines and is_forked else ():
-        for line in lines:
+        for number, line in enumerate(lines):
             if re.search(cause.general, line):
-                return cause, line
-    return UNKNOWN, ""
+                return cause, number
+    return UNKNOWN, 0
 
 
 @functools.lru_cache(maxsize=1000)
-def of_python(frames: tuple[str, ...]) -> tuple[Cause, int]:
+def of_python(frames: tuple[bytes, ...]) -> tuple[Cause, int]:
     """Return the cause that frames of Python suggest, and which frame does; innermost first."""
+    names = [frame.decode(errors="replace") for frame in frames]
     for cause in CAUSES:
-        if frames and re.search(cause.innermost, frames[0]):
+        if re.search(cause.innermost, names[0]):
             return cause, 0
-    for number, frame in enumerate(frames):
+    for number, name in enumerate(names):
         for cause in CAUSES:
-            if re.search(cause.python, frame):
+            if re.search(cause.python, name):
                 return cause, number
     return UNKNOWN, 0

@@ -22,31 +22,25 @@ FIELDS = {
     "Path": r"\S",
     "Date/Time": r"\d",
     "Exception Type": r"EXC_",
-    "Exception Codes": r"\S",
-    "Exception Subtype": r"\S",
-    "Exception Note": r"\S",
     "Termination Signal": r"\S",
     "Termination Reason": r"Namespace ",
     "Crashed Thread": r"\d",
     "Triggered by Thread": r"\d",
     "Application Specific Information": r"",
 }
-UNTELLING = {"Path", "Date/Time", "Exception Codes", "Exception Subtype", "Exception Note"}
-TEXT_BEGINS = frozenset(
-    (
-        *(f"{name}:".encode() for name in FIELDS.keys() - UNTELLING),
-        b" Crashed",
-        b"multi-threaded process forked",
-        b"fork pre-exec",
-        b" + ",
-    )
+UNTELLING = {"Path", "Date/Time"}
+TEXT_BEGINS = (
+    *(f"{name}:".encode() for name in FIELDS if name not in UNTELLING),
+    b" Crashed",
+    b"multi-threaded process forked",
+    b"fork pre-exec",
+    b" + ",
 )
 # What follows, so that the lines between need not be looked at.
-TEXT_SOUGHT = (
+LATER = (
     *(f"{name}:".encode() for name in UNTELLING),
     b"Thread ",
     b" Backtrace",
-    b"fork() was called",
     b"Binary Images",
     b"Full Report",
 )
@@ -60,8 +54,9 @@ PYTHON = re.compile(r"(?i)py(thon|py)[^/]*$|^(.*/)?(airflow|gunicorn|celery|uwsg
 BEARERS = re.compile(r"libsystem_\w+\.dylib |\S+ faulthandler_|libc\+\+abi\.dylib ")
 
 # The first lines of a report in JSON: its head, its body's brace, or whatever was copied of it.
+HEAD = b'{"app_name"'
 KEYS = (b'"bug_type"', b'"procName"', b'"faultingThread"')
-JSON_BEGINS = frozenset((*KEYS, b"{\n", b"{\r\n"))
+JSON_BEGINS = (*KEYS, b"{\n", b"{\r\n")
 # A line that opens and closes nothing: most are such.
 PLAIN = re.compile(rb'\s*"\w+" ?: ?(?:"[^"\\]*"|[\d.]+|true|false),?$')
 STRING = re.compile(rb'"(?:[^"\\]|\\.)*"')
@@ -72,7 +67,7 @@ VALUE = r'"(?:%s)"\s*:\s*"([^"]*)"'
 
 # What is printed before a line: a mail's or Markdown's marks, or a program's name and a bar.
 COLOURS = re.compile(rb"\x1b\[[\d;]*m")
-BEFORE = re.compile(rb"(?:[ \t]*>|`+|\xc2\xa0|(?:[\w.:@/+-]+ +){1,3}\|(?= |$))+ ?")
+BEFORE = re.compile(rb"(?:[ \t]*>|`+|\xc2\xa0| ?(?:[\w.:@/+-]+ +){1,3}\|(?=\s|$))+ ?")
 
 
 def unmarked(raw: bytes) -> bytes:
@@ -98,21 +93,24 @@ class Report(NamedTuple):
         """Return the cause, and the line that tells it."""
         frames = [frame.replace("com.apple.", "", 1) for frame in self.frames]
         own = next((frame for frame in frames if not BEARERS.match(frame)), "")
-        cause, told = causes.of_native([*frames, *self.notes], self.is_forked is not False)
+        lines = [*frames, *self.notes]
+        cause, number = causes.of_native(lines, self.is_forked is not False)
         if self.is_forked is False and not cause.prevented:
             return causes.NOT_FORK if self.is_whole else causes.UNKNOWN, own
+        if cause is not causes.UNKNOWN:
+            return cause, lines[number]
         note = next((note for note in self.notes if FORKED.search(note)), "")
-        return cause, told or own or next(iter(frames), note)
+        return cause, own or next(iter(frames), note)
 
 
 class Text:
     """A report in text."""
 
     def __init__(self) -> None:
-        self.fields = dict[str, str]()
-        self.notes = list[str]()
-        self.frames = list[str]()  # of the thread that crashed, or of a stack without a title
-        self.images = set[str]()  # in all frames
+        self.fields: dict[str, str] = {}
+        self.notes: list[str] = []
+        self.frames: list[str] = []  # of the thread that crashed, or of a stack without a title
+        self.images: set[str] = set()  # in all frames
         self.number = -1  # of the last frame
         self.title = ""  # "Thread 0 Crashed"
         self.in_crashed = True
@@ -120,6 +118,7 @@ class Text:
         self.ends_whole = True
         self.full_report: Json | None = None  # the same again, in JSON
         self.awaits_json = False
+        self.tail = b""  # what stands in its last line behind it
         self.patience = 50  # lines of others that may stand between its own
         self.is_over = False
 
@@ -132,7 +131,7 @@ class Text:
         """Take a line if it is part of this report. Afterwards the report may be over."""
         if self.full_report:
             took = self.full_report.take(raw)
-            self.is_over = self.full_report.is_over
+            self.is_over, self.tail = self.full_report.is_over, self.full_report.tail
             return took
         text = unmarked(raw).replace(b"\t", b" ").replace(b"\xc2\xa0", b" ").strip(b" \r\n`")
         line = text.decode(errors="replace")
@@ -157,6 +156,8 @@ class Text:
     def _field(self, name: str, value: str) -> bool:
         if self.images or name in self.fields or not re.match(FIELDS[name], value):
             return False  # the next report's, or a log's
+        if name == "Process" and (self.fields or self.notes):
+            return False  # It comes first.
         self.fields[name] = value
         return True
 
@@ -196,8 +197,9 @@ class Text:
         is_forked = True if any(map(FORKED.search, self.notes)) else None
         if not self.title:
             cause, _ = causes.of_native(self.frames, is_forked=False)
-            telling = {*self.fields, *self.notes} - UNTELLING
-            if cause is causes.UNKNOWN and len(telling) < 2:
+            fields = self.fields.keys() - UNTELLING
+            is_little = len(fields | set(self.notes)) < 2 or fields == {"Process"}
+            if cause is causes.UNKNOWN and is_little:
                 return None  # lines that look like a report's, or a stack that says nothing
         elif not is_forked and "Process" in self.fields:
             is_forked = False  # Who pastes a part may have left out what tells of the fork.
@@ -222,49 +224,62 @@ class Json:
     """A report in JSON: a line with its head, and a body; or one of them, or a part."""
 
     def __init__(self) -> None:
-        self.lines = list[bytes]()
+        self.lines: list[bytes] = []
         self.size = 0
         self.depth = 0  # of brackets that are open
-        self.has_head = False
-        self.tail = b""  # A string that has no end: the report was cut off in it.
+        self.tail = b""  # what stands in its last line behind it, or behind where it was cut off
         self.patience, self.is_patient = 1, False
         self.is_over = False
 
     def take(self, raw: bytes) -> bool:
         """Take a line if it is part of this report. Afterwards the report may be over."""
         line = unmarked(raw).rstrip()
-        is_first = not self.lines
-        if is_first and line != b"{" and not any(key in line for key in KEYS):
-            return False
+        if not self.lines:
+            return self._begin(line)
         if self.depth > 0 and PLAIN.match(line):
-            self.lines.append(line)
-            self.size += len(line)
+            self._add(line)
             return True
+        if self.depth == 1 and line[:1] == b"}" and line != b"}":
+            line, self.tail = line[:1], line[1:] + b"\n"
         beside = STRING.sub(b"", line)
         is_json = bool(BESIDE_STRINGS.fullmatch(beside))
-        if not (is_first or self._goes_on(line, is_json)):
+        if not self._goes_on(line, is_json):
             return False
-        self.lines.append(line)
-        self.size += len(line)
-        if is_first and line[:1] not in (b"{", b""):
+        self._count(line, beside, is_json)
+        return True
+
+    def _begin(self, line: bytes) -> bool:
+        if line != b"{" and not any(key in line for key in KEYS):
+            return False
+        if line[:1] != b"{":
             self.depth = 1  # What is above was not copied.
-        self.depth += beside.count(b"{") + beside.count(b"[")
-        self.depth -= beside.count(b"}") + beside.count(b"]")
-        if not is_json:
-            self.tail = beside.partition(b'"')[2]
-        if self.depth <= 0 and line and is_json:
-            self.is_over = b'"bug_type"' not in line
-            self.has_head = True
-        self.is_over |= not (is_json or LEFT_OUT.fullmatch(line)) or self.size > LARGEST
+        beside = STRING.sub(b"", line)
+        self._count(line, beside, bool(BESIDE_STRINGS.fullmatch(beside)))
         return True
 
     def _goes_on(self, line: bytes, is_json: bool) -> bool:
         """Return whether a line can be the next one. What begins at the margin is something new."""
         if self.depth <= 0:
-            return not line or (line[:1] == b"{" and b'"bug_type"' not in line)
+            return not line or (line[:1] == b"{" and KEYS[0] not in line)
         if line[:1] == b"{":
             return False
         return is_json or bool(KEY.match(line) or LEFT_OUT.fullmatch(line))
+
+    def _count(self, line: bytes, beside: bytes, is_json: bool) -> None:
+        """Add a line and its brackets, and see whether the report is over."""
+        self._add(line)
+        self.depth += beside.count(b"{") + beside.count(b"[")
+        self.depth -= beside.count(b"}") + beside.count(b"]")
+        if not is_json:
+            self.tail = beside.partition(b'"')[2]
+            self.is_over = not LEFT_OUT.fullmatch(line)
+        elif self.depth <= 0 and line:
+            self.is_over = KEYS[0] not in line  # else its body may follow
+
+    def _add(self, line: bytes) -> None:
+        self.lines.append(line)
+        self.size += len(line)
+        self.is_over |= self.size > LARGEST
 
     def report(self) -> Report | None:
         """Return what it tells; None if it was no report."""

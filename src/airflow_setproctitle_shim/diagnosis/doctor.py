@@ -79,7 +79,7 @@ class Found:
 
     def __init__(self) -> None:
         self.count = 0
-        self.read = set[str]()
+        self.read: set[str] = set()
         self.is_of_linux = True  # all of it
         self.last: Sign | None = None
 
@@ -102,9 +102,9 @@ class Seen:
 
     def __init__(self, named: list[str]) -> None:
         self.named = named
-        self.found = dict[str, Found]()
-        self.looked_at = Counter[str]()
-        self.not_read = dict[str, str]()  # why, by path
+        self.found: dict[str, Found] = {}
+        self.looked_at: Counter[str] = Counter()
+        self.not_read: dict[str, str] = {}  # why, by path
 
     def read(self, path: str) -> None:
         """Read one file."""

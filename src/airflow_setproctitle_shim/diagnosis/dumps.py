@@ -48,77 +48,74 @@ HEADS = (
         pattern=rb"uWSGI process \d+ got Segmentation Fault",
     ),
 )
-BEGINS = frozenset(
-    (
-        *(head.sought for head in HEADS),
-        # Its first line was not copied, or nobody died.
-        b"most recent call first",
-        b"Timeout (",
-        b", line ",
-    )
+BEGINS = (
+    *(head.sought for head in HEADS),
+    # Its first line was not copied, or nobody died.
+    b"most recent call first",
+    b"Timeout (",
+    b", line ",
 )
 # What follows, so that the lines between need not be looked at.
-SOUGHT = (
+LATER = (
     b"Binary file ",
     b"frame #",
-    b"hread #",
-    b"Thread 0x",
+    b"thread #",
     b"Extension modules: ",
     b" stopped",
-    b"end of backtrace",
-    b"(lldb) quit",
 )
 HEAD = re.compile(b"|".join(head.pattern for head in HEADS))
+IS_LLDBS = re.compile(rb"stop reason = |/cores/core\.")
 TIMEOUT = re.compile(rb"Timeout \(\d+:\d\d:\d\d")
 PART = re.compile(
     rb'File \\*"(?P<file>[^"\n]+?)\\*", line [\d?]+ in (?P<python>[^\s"\\\x1b]+)'
     rb'|Binary file \\*"[^"\n]*?(?P<binary>[^"/\n]+?)\\*", at (?P<native>[^\s+"\\]+)'
-    rb"|frame #\d+: 0x\w+ (?P<image>[^\s`]+)`(?P<lldb>.+?)(?= \+ \d| at |\s*$)"
+    rb"|frame #\d+: 0x\w+ (?P<image>[^\s`]+)`(?P<symbol>.+?)(?= \+ \d| at |\s*$)"
     rb"|(?P<current>Stack|Current thread)\b(?P<c_stack>'s C)?.{0,99}?most recent call first"
     rb"|(?P<other>Thread 0x|  thread #\d)"
-    rb"|(?P<end>Extension modules: |Process \d+ stopped|end of backtrace|\(lldb\) quit)"
+    rb"|(?P<end>Extension modules: |Process \d+ stopped)"
 )
-OF_LINUX = re.compile(r"-linux-gnu|^/usr/(local/)?lib/python\d|^/home/")
-OF_MACOS = re.compile(r"^/Users/|^/opt/homebrew/|/Cellar/|\.framework/")
+OF_LINUX = re.compile(rb"-linux-gnu|^/usr/(local/)?lib/python\d|^/home/")
+OF_MACOS = re.compile(rb"^/Users/|^/opt/homebrew/|/Cellar/|\.framework/")
 
 
 class Dump:
     """A dump."""
 
     def __init__(self) -> None:
-        self.python = list[str]()  # "file function" of the thread that died
-        self.native = list[str]()  # "image symbol"
-        self.shown = dict[str, bytes]()  # the line that a frame stands in
         self.head = b""
+        self.python: list[bytes] = []  # "file function" of the thread that died
+        self.native: list[bytes] = []  # "image symbol"
+        self.lines: list[bytes] = []  # that these frames of Python stand in, then native ones
+        self.native_lines: list[bytes] = []
         self.is_harmless = False  # It tells where a program hangs.
         self.is_current = True  # These are the frames of the thread that died.
         self.patience, self.is_patient = 30, True  # Lines of others may stand between its own.
-        self.is_over = False
+        self.is_over, self.tail = False, b""
 
     def take(self, raw: bytes) -> bool:
         """Take a line if it is part of this dump. Afterwards the dump may be over."""
         part = PART.search(raw)
-        kind = part.lastgroup if part else None
-        if part and kind == "python":
-            return self._frame(part, self.python, raw)
-        if part and kind in ("native", "lldb"):
-            return bool(self.head) and self._frame(part, self.native, raw)
-        if part and kind in ("current", "c_stack"):
-            return self._begin_thread(is_c_stack=kind == "c_stack")
+        if part is None:
+            return self._stack_frame(raw) or self._begin(raw)
+        kind = part.lastgroup
+        if kind == "python":
+            if self.is_current:
+                self.python.append(part["file"] + b" " + part["python"])
+                self.lines.append(raw)
+            return True
+        if kind in ("native", "symbol"):
+            if self.is_current:
+                image = part["binary"] or part["image"]
+                self.native.append(image + b" " + part[kind])
+                self.native_lines.append(raw)
+            return bool(self.head)
         if kind == "other":
             self.is_current = False
             return True
         if kind == "end":
             self.is_over = bool(self.native or self.python)
             return self.is_over
-        return self._stack_frame(raw) or self._begin(raw)
-
-    def _frame(self, part: re.Match[bytes], frames: list[str], raw: bytes) -> bool:
-        if self.is_current:
-            told = " ".join(group.decode(errors="replace") for group in part.groups() if group)
-            frames.append(told)
-            self.shown.setdefault(told, raw)
-        return True
+        return self._begin_thread(is_c_stack=kind == "c_stack")
 
     def _begin_thread(self, is_c_stack: bool) -> bool:
         if self.python and self.is_current and not (self.is_harmless or is_c_stack):
@@ -128,22 +125,23 @@ class Dump:
 
     def _stack_frame(self, raw: bytes) -> bool:
         if b"uWSGI" in self.head and (frame := FRAME.match(unmarked(raw).decode(errors="replace"))):
-            self.native.append(f"{frame[2]} {frame[3]}")
+            self.native.append(f"{frame[2]} {frame[3]}".encode())
+            self.native_lines.append(raw)
             return True
         return False
 
     def _begin(self, raw: bytes) -> bool:
         if self.head:
-            if b"stop reason = " not in raw or b"Python error" in self.head:
+            if not (IS_LLDBS.search(self.head) and b"stop reason = " in raw):
                 return False
             self.is_current = True  # lldb shows the same thread again.
             return True
         if self.python or self.native:
             return False
         self.is_harmless = bool(TIMEOUT.search(raw))
-        is_head = self.is_harmless or bool(HEAD.search(raw))
-        self.head = raw if is_head else b""
-        return is_head
+        if self.is_harmless or HEAD.search(raw):
+            self.head = raw
+        return bool(self.head)
 
     @property
     def is_of_linux(self) -> bool:
@@ -155,12 +153,15 @@ class Dump:
         died of what it tells."""
         if self.is_harmless:
             return None
-        cause, told = causes.of_native(self.native, is_forked=False)
+        native = [frame.decode(errors="replace") for frame in self.native]
+        cause, number = causes.of_native(native, is_forked=False)
+        lines = self.native_lines
         if cause is causes.UNKNOWN and self.python:
             cause, number = causes.of_python(tuple(self.python))
-            told = self.python[number]
+            lines = self.lines
         if cause is causes.UNKNOWN and b"uWSGI" not in self.head:
-            cause, told = causes.of_native(self.native, is_forked=True)
+            cause, number = causes.of_native(native, is_forked=True)
+            lines = self.native_lines
         if cause is causes.UNKNOWN:
             return (cause, b"") if self.head else None
-        return cause, self.shown.get(told, b"")
+        return cause, lines[number]

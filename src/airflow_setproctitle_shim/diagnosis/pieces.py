@@ -6,12 +6,12 @@ from __future__ import annotations
 import datetime
 import re
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from . import crash_reports, dumps, inputs, words
 from .advice import DUMP, LINE, REPORT
-from .crash_reports import COLOURS, Json, Text
+from .crash_reports import COLOURS, Json, Text, unmarked
 from .dumps import Dump
 from .probe import caused
 
@@ -20,11 +20,17 @@ TIME = re.compile(
     rb"(20\d\d)[-/](\d\d)[-/](\d\d)[T ,]{1,2}(\d\d):(\d\d)(?::(\d\d))?(?:[.,]\d+)?"
     rb"(?: ?(Z\b|UTC|GMT|[+-]\d\d:?\d\d\b))?"
 )
-# Literals that pieces begin with, and all that are looked for.
-BEGIN = frozenset((*crash_reports.JSON_BEGINS, *crash_reports.TEXT_BEGINS, *dumps.BEGINS))
-SOUGHT = tuple(dict.fromkeys((*words.SOUGHT, *BEGIN, *crash_reports.TEXT_SOUGHT, *dumps.SOUGHT)))
-# The last line of a report in JSON, which may have no end, and what stands behind it: `cat A B`.
-FILES_BORDER = re.compile(rb"([\s>|]*\}|.*\}(?=\{\"))(\s*[^\s,\]}].*)", re.DOTALL)
+# The kinds of pieces, and the literals in their first lines.
+KINDS: tuple[tuple[type[Text | Json | Dump], frozenset[bytes]], ...] = (
+    (Dump, frozenset(dumps.BEGINS)),
+    (Json, frozenset(crash_reports.JSON_BEGINS)),
+    (Text, frozenset(crash_reports.TEXT_BEGINS)),
+)
+BEGIN = frozenset((*dumps.BEGINS, *crash_reports.JSON_BEGINS, *crash_reports.TEXT_BEGINS))
+# What is looked for, and what else is where a piece begins.
+FIRST = tuple(dict.fromkeys((*words.SOUGHT, *sorted(BEGIN))))
+LATER = (*dumps.LATER, *crash_reports.LATER)
+SOUGHT = (*FIRST, *LATER)
 # What may stand in one line, with its line ends escaped.
 WITH_ESCAPES = frozenset((b"Python error: ", b"most recent call first", b" Crashed"))
 
@@ -45,10 +51,24 @@ class Sign(NamedTuple):
 class Line(NamedTuple):
     """A line, or the part of one between two escaped line ends."""
 
-    number: int
     begin: int  # where, in its block
+    number: int
     raw: bytes
-    literals: list[bytes]  # those of SOUGHT that stand in it
+    literals: Sequence[bytes]  # those of SOUGHT that stand in it
+
+
+class Kept:
+    """The signs of one kind in a block: how many, and the last one."""
+
+    __slots__ = ("begin", "count", "frame", "number", "raw", "start")
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.begin = 0  # of its line in the block
+        self.number = 0  # of its line; 0 if that was not counted
+        self.raw = b""  # its line
+        self.start = 0  # of the words in it that tell
+        self.frame = b""  # the line of a dump that tells
 
 
 class Reader:
@@ -56,35 +76,31 @@ class Reader:
 
     def __init__(self, path: str) -> None:
         self.path = path
-        self.looked_at = Counter[str]()  # its reports by kind
+        self.looked_at: Counter[str] = Counter()  # its reports by kind
         self.is_cut_off = False  # one of its reports
         self._block = b""
         self._number = 1  # of the line where the block begins
-        self._time = ""  # the last one that was found in the lines above
-        self._timed = 0  # Up to there in the block it was looked for.
-        self._signs = list[Sign]()
-        # By cause: how many lines, the last, where it begins, its number, where in it is the word.
-        self._said = dict[str, tuple[int, bytes, int, int, int]]()
+        self._time = ""  # the last one that stands above the block
+        self._signs: list[Sign] = []  # of reports
+        self._kept: dict[tuple[str, str, bool], Kept] = {}  # by cause, kind, and whether of Linux
         self._piece: Text | Json | Dump | None = None
-        self._kept = list[Line]()  # lines of the piece, to be read alone if it is none
+        self._lines: list[Line] = []  # of the piece, to be read alone if it is none
         self._last = 0  # number of the piece's last line
 
     def signs(self) -> Iterator[Sign]:
         """Yield the signs in it. Raises what inputs.blocks() raises, after the signs before."""
         for self._block in inputs.blocks(self.path):  # noqa: B020
-            self._timed = 0
             self._read_block()
-            self._end_block()
-            yield from self._signs
-            self._signs.clear()
+            yield from self._end_block()
         self._close()
-        self._end_block()
-        yield from self._signs
+        yield from self._end_block()
         self.looked_at = self.looked_at or Counter({"log": 1})
 
     def _read_block(self) -> None:
         """Read the lines in which something is sought, and all lines of a report in JSON."""
-        block, hits = self._block, _hits(self._block)
+        block, hits = self._block, _hits(self._block, FIRST)
+        if self._piece or not BEGIN.isdisjoint(literal for _, literal in hits):
+            hits = sorted(hits + _hits(block, LATER))
         at = counted = hit = 0
         number = self._number
         while at < len(block):
@@ -93,7 +109,7 @@ class Reader:
                     return
                 at = block.rfind(b"\n", at, hits[hit][0]) + 1 or at
             end = block.find(b"\n", at) + 1 or len(block)
-            literals = list[bytes]()
+            literals = []
             while hit < len(hits) and hits[hit][0] < end:
                 literals.append(hits[hit][1])
                 hit += 1
@@ -102,20 +118,21 @@ class Reader:
             else:
                 number += block.count(b"\n", counted, at)
                 counted = at
-                self._read(Line(number, at, block[at:end], literals))
+                self._read(Line(at, number, block[at:end], literals))
             at = end
 
     def _read(self, line: Line) -> None:
-        """Read a line, or the lines that it holds with their ends escaped."""
-        if b"\\n" in line.raw and not WITH_ESCAPES.isdisjoint(line.literals):
-            parts = line.raw.split(b"\\n")
-        elif isinstance(self._piece, Json) and (border := FILES_BORDER.match(line.raw)):
-            parts = list(border.groups())
+        """Read a line, or the parts of one that hold lines of their own."""
+        raw = line.raw
+        if b"\\n" in raw and not WITH_ESCAPES.isdisjoint(line.literals):
+            parts = raw.split(b"\\n")
+        elif (at := raw.find(crash_reports.HEAD)) > 0 and unmarked(raw[:at]).strip():
+            parts = [raw[:at], raw[at:]]  # two files, the first without a last line end
         else:
+            parts = []
             self._take(line)
-            return
-        for raw in parts:
-            self._take(line._replace(raw=raw, literals=_sought_in(raw)))
+        for part in parts:
+            self._take(line._replace(raw=part, literals=_sought_in(part)))
 
     def _take(self, line: Line, is_again: bool = False) -> None:
         """Give a line to the open piece, or else read it alone. `is_again`: it was part of what
@@ -126,7 +143,8 @@ class Reader:
             self._close()
         if self._piece and self._piece.take(line.raw):
             self._last = line.number
-            self._kept += [line] * bool(line.literals)
+            if line.literals:
+                self._lines.append(line)
         else:
             if self._piece and not self._piece.is_patient:
                 self._close()
@@ -136,57 +154,33 @@ class Reader:
                 return
             while self._piece:
                 self._close()
-            self._piece, self._kept, self._last = piece, [line], line.number
-            self._find_time(line.begin)
+            self._piece, self._lines, self._last = piece, [line], line.number
         if self._piece.is_over:
+            tail = self._piece.tail
             self._close()
+            if tail:
+                self._take(line._replace(raw=tail, literals=_sought_in(tail)))
 
     def _close(self) -> None:
         """End the open piece, and keep its sign. If it is none, read its lines alone."""
-        piece, kept = self._piece, self._kept
-        self._piece, self._kept = None, []
+        piece, lines = self._piece, self._lines
+        self._piece, self._lines = None, []
         if isinstance(piece, Dump):
-            self._end_dump(piece, kept)
+            if judged := piece.judge():
+                cause, frame = judged
+                kept = self._keep(cause.name, DUMP, piece.is_of_linux)
+                kept.begin, kept.number, kept.raw, _ = lines[0]
+                kept.frame = frame
+            elif not piece.is_harmless:
+                for line in lines:
+                    self._say(line.raw, line.literals, line.begin, line.number)
         elif piece and (report := piece.report()):
-            self._end_report(report)
-            if isinstance(piece, Json) and piece.tail:
-                self._say(piece.tail, _sought_in(piece.tail), kept[-1].begin, kept[-1].number)
+            self._keep_report(report, lines[0])
         else:
-            for line in kept:
+            for line in lines:
                 self._take(line, is_again=True)
 
-    def _end_dump(self, dump: Dump, kept: list[Line]) -> None:
-        if judged := dump.judge():
-            cause, frame = judged
-            first = kept[0]
-            self._signs.append(
-                Sign(
-                    cause=cause.name,
-                    read=DUMP,
-                    place=f"{self.path}:{first.number}",
-                    time=self._time,
-                    quote=_text(first.raw),
-                    frame=_text(frame),
-                    is_of_linux=dump.is_of_linux,
-                )
-            )
-        elif not dump.is_harmless:
-            for line in kept:
-                self._say(line.raw, line.literals, line.begin, line.number)
-
-    def _end_report(self, report: crash_reports.Report) -> None:
-        kind = "crash report" if report.is_python else "non-Python report"
-        if caused(report.thread):
-            kind = "report of `probe`"
-        self.looked_at[kind] += 1
-        if kind == "crash report":
-            cause, quote = report.judge()
-            self.is_cut_off |= report.is_cut_off
-            self._signs.append(
-                Sign(cause.name, REPORT, self.path, report.time or self._time, quote)
-            )
-
-    def _say(self, raw: bytes, literals: list[bytes], begin: int, number: int = 0) -> None:
+    def _say(self, raw: bytes, literals: Sequence[bytes], begin: int, number: int = 0) -> None:
         """Keep the sign that a line is, if it is one. `number`: 0 if it was not counted."""
         if b"\x1b[" in raw:
             raw = COLOURS.sub(b"", raw)
@@ -197,41 +191,67 @@ class Reader:
             above = self._block[max(0, begin - 1000) : begin] + raw
             if not re.search(word.above.encode(), above):
                 return
-        before = self._said.get(word.cause)
-        self._said[word.cause] = (before[0] + 1 if before else 1), raw, begin, number, start
+        kept = self._keep(word.cause, LINE)
+        kept.begin, kept.number, kept.raw, kept.start = begin, number, raw, start
 
-    def _end_block(self) -> None:
-        """Keep the last sign of each cause that lines of this block name."""
-        for cause, (count, raw, begin, number, start) in self._said.items():
-            its = TIME.search(raw)
-            if not its:
-                self._find_time(begin)
-            time = its[0].decode() if its else self._time
-            number = number or self._number + self._block.count(b"\n", 0, begin)
-            place, quote = f"{self.path}:{number}", _around(raw, start)
-            self._signs.append(Sign(cause, LINE, place, time, quote, number=count))
-        self._said.clear()
-        self._find_time(len(self._block))
+    def _keep(self, cause: str, read: str, is_of_linux: bool = False) -> Kept:
+        """Count a sign, and return what is kept of the last one."""
+        kind = cause, read, is_of_linux
+        kept = self._kept.get(kind)
+        if kept is None:
+            kept = self._kept[kind] = Kept()
+        kept.count += 1
+        return kept
+
+    def _keep_report(self, report: crash_reports.Report, line: Line) -> None:
+        kind = "crash report" if report.is_python else "non-Python report"
+        if caused(report.thread):
+            kind = "report of `probe`"
+        self.looked_at[kind] += 1
+        if kind == "crash report":
+            cause, quote = report.judge()
+            self.is_cut_off |= report.is_cut_off
+            time = report.time or self._time_above(line.begin)
+            self._signs.append(Sign(cause.name, REPORT, self.path, time, quote))
+
+    def _end_block(self) -> Iterator[Sign]:
+        """Yield the signs of this block, of lines and dumps the last of each kind."""
+        yield from self._signs
+        for (cause, read, is_of_linux), kept in self._kept.items():
+            its = TIME.search(kept.raw)
+            above = self._block.count(b"\n", 0, kept.begin)
+            yield Sign(
+                cause=cause,
+                read=read,
+                place=f"{self.path}:{kept.number or self._number + above}",
+                time=its[0].decode() if its else self._time_above(kept.begin),
+                quote=_around(kept.raw, kept.start),
+                frame=_text(kept.frame),
+                is_of_linux=is_of_linux,
+                number=kept.count,
+            )
+        self._signs.clear()
+        self._kept.clear()
+        self._time = self._time_above(len(self._block))
         self._number += self._block.count(b"\n")
-        self._kept = [line._replace(begin=0) for line in self._kept]
+        self._lines = [line._replace(begin=0) for line in self._lines]
         self._block = b""
 
-    def _find_time(self, end: int) -> None:
-        """Find the last time that stands above a place in the block."""
-        begin, size = end, 1000
-        while begin > self._timed:
-            begin = max(self._timed, end - size)
+    def _time_above(self, begin: int) -> str:
+        """Return the last time that stands above a place in the block."""
+        end, size = begin, 1000
+        while begin > 0:
+            begin = max(0, end - size)
             if times := deque(TIME.finditer(self._block, begin, end), maxlen=1):
-                self._time = times[0][0].decode()
-                break
+                return times[0][0].decode()
             size *= 8
-        self._timed = max(self._timed, end)
+        return self._time
 
 
-def _hits(block: bytes) -> list[tuple[int, bytes]]:
-    """Return where something stands that is sought, in its order."""
-    hits = list[tuple[int, bytes]]()
-    for literal in SOUGHT:
+def _hits(block: bytes, literals: Sequence[bytes]) -> list[tuple[int, bytes]]:
+    """Return where literals stand, in their order."""
+    hits = []
+    for literal in literals:
         at = block.find(literal)
         while at >= 0:
             hits.append((at, literal))
@@ -246,12 +266,7 @@ def _sought_in(raw: bytes) -> list[bytes]:
 
 def _begun(line: Line, is_again: bool) -> Text | Json | Dump | None:
     """Return the piece that begins with a line."""
-    kinds: tuple[tuple[frozenset[bytes], type[Text | Json | Dump]], ...] = (
-        (dumps.BEGINS, Dump),
-        (crash_reports.JSON_BEGINS, Json),
-        (crash_reports.TEXT_BEGINS, Text),
-    )
-    for begins, kind in kinds[: 1 if is_again else None]:
+    for kind, begins in KINDS[: 1 if is_again else None]:
         if not begins.isdisjoint(line.literals):
             piece = kind()
             if piece.take(line.raw):

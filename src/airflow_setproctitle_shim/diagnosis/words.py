@@ -38,7 +38,7 @@ WORDS = (
     Word(who="gunicorn, Celery, Airflow", example="[ERROR] Worker (pid:1) was sent SIGSEGV!",
          sought="SIG", pattern=SIGNAL),
     Word(who="systemd", example="a.service: Main process exited, code=dumped, status=11/SEGV",
-         sought="code=", pattern=r"code=\w+, status=\d+/(?:SEGV|BUS|ABRT|TRAP|ILL)\b"),
+         sought="code", pattern=r"code=\w+, status=\d+/(?:SEGV|BUS|ABRT|TRAP|ILL)\b"),
     Word(who="lldb", example="EXC_BAD_ACCESS (code=1, address=0x110)",
          sought="EXC_", pattern=r"\bEXC_(?:BAD_ACCESS|BAD_INSTRUCTION|BREAKPOINT)\b"),
     # A signal's description: the system's, and so the shells'.
@@ -69,14 +69,14 @@ WORDS = (
     Word(who="macOS", example="crashed on child side of fork pre-exec",
          sought="fork pre-exec", pattern=r"child side of fork pre-exec"),
     Word(who="macOS", example="Python quit unexpectedly.",
-         sought="quit unexpectedly", pattern=r"\bquit unexpectedly\b"),
+         sought="unexpectedly", pattern=r"\bquit unexpectedly\b"),
     # A signal's number.
     Word(who="distributed, Tornado, cotyledon", example="Worker process 8 was killed by signal 11",
          sought="ignal", pattern=rf"[Ss]ignal{IS}(?:6|10|11){END}"),
     Word(who="pytest-forked, dagster, s6", example=":-1: running the test CRASHED with signal 4",
-         sought=" signal", pattern=rf"(?:by|with) signal{IS}(?:4|5|7){END}"),
+         sought="ignal", pattern=rf"(?:by|with) signal{IS}(?:4|5|7){END}"),
     Word(who="C programs", example="CAUGHT SIGNAL 11",
-         sought="SIG", pattern=rf"\bSIGNAL{IS}(?:6|10|11){END}"),
+         sought="SIGNAL", pattern=rf"\bSIGNAL{IS}(?:6|10|11){END}"),
     # A status, or a code.
     Word(who="docker ps, npm", example="Exited (139) 2 minutes ago",
          sought="xit", pattern=rf"\b[Ee]xit(?:ed)?(?:[ _](?:with|status))*{IS}{CODE}{END}"),
@@ -99,7 +99,7 @@ WORDS = (
     Word(who="RQ, PyTorch, Dramatiq", sought="unexpectedly",
          example="Work-horse was terminated unexpectedly (waitpid returned None)",
          pattern=r"\b(?:terminated|exited|crashed) unexpectedly\b"),
-    Word(who="joblib", sought="unexpectedly ",
+    Word(who="joblib", sought="unexpectedly",
          example="A worker process managed by the executor was unexpectedly terminated.",
          pattern=r"\bunexpectedly (?:terminated|exited|crashed)\b"),
     Word(who="pytest-xdist, VS Code", example="worker 'gw0' crashed while running 'test_a.py'",
@@ -125,13 +125,13 @@ WORDS = (
          sought="ProcessExpired", pattern=r"ProcessExpired: Abnormal termination"),
     # SIGKILL.
     Word(who="gunicorn, Airflow, supervisord", cause=KILLED.name,
-         example="Worker (pid:48815) was sent SIGKILL! Perhaps out of memory?", sought="SIG",
+         example="Worker (pid:48815) was sent SIGKILL! Perhaps out of memory?", sought="SIGKILL",
          pattern=r"(?:was sent|(?:exited|died|killed|terminated|exit[ _]?codes?)\b.{0,50}"
          r"[ .:(<={-]) ?SIGKILL\b"),
     Word(who="Celery", example="Worker exited prematurely: signal 9", cause=KILLED.name,
          sought="ignal", pattern=rf"[Ss]ignal{IS}9{END}"),
     Word(who="systemd", example="a.service: Main process exited, code=killed, status=9/KILL",
-         cause=KILLED.name, sought="code=", pattern=r"code=\w+, status=9/KILL\b"),
+         cause=KILLED.name, sought="code", pattern=r"code=\w+, status=9/KILL\b"),
     Word(who="RQ", example="Work-horse terminated unexpectedly; waitpid returned 9",
          cause=KILLED.name, sought="waitpid returned", pattern=rf"waitpid returned (?:9|137){END}"),
     Word(who="docker ps", example="Exited (137) 2 minutes ago", cause=KILLED.name,
@@ -145,16 +145,16 @@ WORDS = (
     Word(who="make", example="make: *** [serve] Error 137", cause=KILLED.name,
          sought="] Error ", pattern=rf"\] Error {KILL_CODE}{END}"),
     Word(who="zsh", example="zsh: killed     python app.py", cause=KILLED.name,
-         sought="killed  ", pattern=r"(?:\bz?sh: |\d )killed  "),
+         sought="killed ", pattern=r"(?:\bz?sh: |\d )killed  "),
     Word(who="bash", example="run.sh: line 3:  423 Killed: 9               python app.py",
          cause=KILLED.name, sought="Killed", pattern=r"(?:\d |^|\| )Killed(?:: 9|  |$)"),
     Word(who="kubectl", example="Reason:       OOMKilled", cause=KILLED.name,
-         sought="OOMKilled", pattern=r"\bOOMKilled\b"),
+         sought="Killed", pattern=r"\bOOMKilled\b"),
     Word(who="Linux", example="Out of memory: Killed process 423 (python)", cause=KILLED.name,
-         sought="Killed process", pattern=r"\bKilled process \d"),
+         sought="Killed", pattern=r"\bKilled process \d"),
     Word(who="Airflow", cause=KILLED.name,
          example="Job 7 was killed before it finished (likely due to running out of memory)",
-         sought="was killed before", pattern=r"was killed before it finished"),
+         sought="killed ", pattern=r"was killed before it finished"),
     # What names a library of macOS.
     Word(who="setproctitle's frame", example="darwin_set_process_title + 80", cause="setproctitle",
          sought="darwin_set_process_title", pattern=r"darwin_set_process_title"),
@@ -190,23 +190,23 @@ class Harmless(NamedTuple):
     """What looks like a death and is none."""
 
     example: str
+    sought: str  # a literal in it
     pattern: str  # What it matches is taken out of the line.
 
 
 HARMLESS = (
-    Harmless('"GET /docs/SIGSEGV.html HTTP/1.1" 200', r"(?:^|[\s\"'(=])/\S*"),
-    Harmless("see https://example.org/exit_code=139", r"://\S*"),
-    Harmless("GET search?q=a&exit_code=139", r"&\w+=\S*"),
-    Harmless("registered handlers for SIGSEGV", r"handlers?\b.{0,20}\bSIG\w+"),
-    Harmless("installing a SIGSEGV handler", r"SIG\w+(?:'s)? (?:signal )?handler"),
-    Harmless("    signal.signal(SIGSEGV, on_crash)", r"\w\(SIG\w+, .*"),
-    Harmless("    os.kill(pid, signal.SIGSEGV)", r"\bsignal\.SIG\w+"),
-    Harmless("it handles SIGSEGV, SIGBUS, SIGFPE", r"SIG\w+, SIG.*"),
-    Harmless("SIGSEGV (Segmentation Violation) signal indicates", r"SIG\w+ \(.*signal indicates"),
-    Harmless("could be caused by a segmentation fault", r"could be caused by a \w+ \w+"),
-    Harmless("exit_code=<Negsignal.SIGKILL: -9> signal_sent=SIGKILL",
-             r"exit_code\W.{0,99}signal_sent\W{1,3}SIGKILL.*"),
-    Harmless("stopped: web (terminated by SIGKILL)", r"stopped: .* \(terminated by SIGKILL\)"),
+    Harmless("registered handlers for SIGSEGV", "handler", r"handlers?\b.{0,20}\bSIG\w+"),
+    Harmless("installing a SIGSEGV handler", "handler", r"SIG\w+(?:'s)? (?:signal )?handler"),
+    Harmless("    signal.signal(SIGSEGV, on_crash)", "(SIG", r"\w\(SIG\w+, .*"),
+    Harmless("    os.kill(pid, signal.SIGSEGV)", "signal.SIG", r"\bsignal\.SIG\w+"),
+    Harmless("it handles SIGSEGV, SIGBUS, SIGFPE", ", SIG", r"SIG\w+, SIG.*"),
+    Harmless("SIGSEGV (Segmentation Violation) signal indicates", "signal indicates",
+             r"SIG\w+ \(.*signal indicates"),
+    Harmless("could be caused by a segmentation fault", "could be", r"could be caused by .* fault"),
+    Harmless("exit_code=<Negsignal.SIGKILL: -9> signal_sent=SIGKILL", "signal_sent",
+             r"exit_code\W.*signal_sent\W{1,3}SIGKILL.*"),
+    Harmless("stopped: web (terminated by SIGKILL)", "stopped: ",
+             r"stopped: .* \(terminated by SIGKILL\)"),
 )
 # fmt: on
 # What these commands print.
@@ -215,7 +215,10 @@ OWN = re.compile(
     rb"|\"(?:quote|frame|says|SIG\w+)\": )"
 )
 SOUGHT = tuple(dict.fromkeys(word.sought.encode() for word in WORDS))
-NOT_ONE = re.compile("|".join(row.pattern for row in HARMLESS).encode())
+MAY_BE_HARMLESS = re.compile("|".join(re.escape(row.sought) for row in HARMLESS).encode())
+IS_HARMLESS = re.compile("|".join(row.pattern for row in HARMLESS).encode())
+# What stands before a word, without a blank between, if it is part of a path or of an address.
+ADDRESS = re.compile(rb"[\"'(=]*/|.*(?:://|[?&])")
 RANK = {cause.name: number for number, cause in enumerate(ALL)}
 NOTES = {cause.name for cause in ALL if cause.is_note}
 BY_LITERAL = {
@@ -232,10 +235,17 @@ def read(line: bytes, literals: Iterable[bytes]) -> tuple[Word, int] | None:
     """Return the word in a line that tells most of a death, and where it stands; `literals`: those
     of SOUGHT that the line has."""
     told = _read(line, literals)
-    if told and OWN.match(line):
+    if not told or OWN.match(line):
         return None
-    if told and told[0].cause not in NOTES and NOT_ONE.search(line):
-        told = _read(NOT_ONE.sub(lambda part: b" " * len(part[0]), line), literals)
+    if told[0].cause in NOTES:
+        return told
+    if MAY_BE_HARMLESS.search(line):
+        line = IS_HARMLESS.sub(lambda part: b" " * len(part[0]), line)
+        told = _read(line, literals)
+    if told:
+        before = line[line.rfind(b" ", 0, told[1]) + 1 : told[1]]
+        if before and ADDRESS.match(before):
+            return None
     return told
 
 
