@@ -285,7 +285,13 @@ def doctor(at: Workshop) -> Iterator[Figure]:
 def run(command: list[str], **environ: str) -> subprocess.CompletedProcess[str]:
     """Run a command in an environment that is always the same. Exits with its complaints if it fails."""
     done = subprocess.run(
-        command, env={**FIXED, **environ}, capture_output=True, text=True, check=False
+        # Each import looks through the working directory, so that is always the same one.
+        command,
+        env={**FIXED, **environ},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     # `status` and `doctor` end with 1 when something is to be done.
     if done.returncode not in (0, 1) or "Traceback" in done.stderr:

@@ -227,10 +227,10 @@ line = 0
 while True:
     shim.deactivate(); shim.activate()
     finder = shim.finder
-    vars(finder).update(shown=None, set_to=None, prepared=False, process_title=None)
+    vars(finder).update(shown=None, set_to=None, process_title=None)
     shown, titles = [], []
     import setproctitle
-    vars(finder).update(shown=None, set_to=None, prepared=False)
+    vars(finder).update(shown=None, set_to=None)
     before = fired
     run_at(line, lambda: setproctitle.setproctitle("from the handler"))
     setproctitle.setproctitle("first")

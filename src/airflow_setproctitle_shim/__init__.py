@@ -105,7 +105,7 @@ def deactivate() -> None:
     for name in SERVED:
         module = sys.modules.get(name)
         # py-setproctitle's Python layer over our functions is ours too.
-        if is_ours(module) or is_ours(stored(module, "_setproctitle")):
+        if is_ours(module) or is_ours(attributes(module).get("_setproctitle")):
             sys.modules.pop(name, None)
 
 
@@ -121,7 +121,7 @@ def is_active() -> bool:
 
 def is_ours(module: object) -> bool:
     """Return whether `module` is the served replacement."""
-    return stored(stored(module, "__spec__"), "origin") == finder.origin
+    return attributes(attributes(module).get("__spec__")).get("origin") == finder.origin
 
 
 def _is_native(name: str) -> bool:
@@ -130,12 +130,14 @@ def _is_native(name: str) -> bool:
     return module is not None and not is_ours(module)
 
 
-def stored(owner: object, name: str) -> object:
-    """Return what an object has in its own dictionary, else None. Runs no code of its class."""
+def attributes(owner: object) -> "dict[str, object]":
+    """Return an object's own dictionary, {} if it has none. Runs no code of a module's class."""
     try:
-        return object.__getattribute__(owner, "__dict__")[name]
+        # A lazy module would be loaded by asking it.
+        names = object.__getattribute__(owner, "__dict__")
+        return names if type(names) is dict else {}
     except Exception:  # noqa: BLE001  # sys.modules may hold anything
-        return None
+        return {}
 
 
 class Finder:
@@ -161,9 +163,8 @@ class Finder:
     # Titles mode: whether titles are to be shown, and titles.show().
     shows_titles = False
     show = None  # type: Callable[[], None] | None
-    # Whether processtitle is prepared, its function, the last title that it has shown, and under
+    # processtitle's function once that is prepared, the last title that it has shown, and under
     # "of" the call of show() that is at it.
-    prepared = False
     set_to = None  # type: Callable[[str], object] | None
     shown = None  # type: bytes | None
     turn = {}  # type: dict[str, list[int]]  # noqa: RUF012  # as above

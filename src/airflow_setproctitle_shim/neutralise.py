@@ -13,7 +13,7 @@ from typing import Any
 
 from wrapt import FunctionWrapper
 
-from . import SERVED, finder, is_active, replacement, stored
+from . import SERVED, attributes, finder, is_active, replacement
 
 
 class Neutralised(FunctionWrapper):  # type: ignore[type-arg]  # generic only since wrapt 2
@@ -56,7 +56,7 @@ def _namespaces() -> Iterator[dict[str, object]]:
     """
     modules: list[object] = list(sys.modules.values())
     for module in modules:  # It grows meanwhile.
-        namespace = _globals(module)
+        namespace = attributes(module)
         yield namespace
         for value in namespace.copy().values():
             if (
@@ -65,16 +65,6 @@ def _namespaces() -> Iterator[dict[str, object]]:
                 and not any(value is known for known in modules)
             ):
                 modules.append(value)
-
-
-def _globals(module: object) -> dict[str, object]:
-    """Return the globals of an entry of sys.modules, which may be anything; {} if it has none."""
-    try:
-        # Past any __getattribute__ of its own: asking a lazy module for its __dict__ would load it.
-        names = object.__getattribute__(module, "__dict__")
-    except Exception:  # noqa: BLE001  # a property of somebody else's class may raise anything
-        return {}
-    return names if isinstance(names, dict) else {}
 
 
 def _is_served(name: object) -> bool:
@@ -97,7 +87,7 @@ def _is_native(value: Any) -> bool:
     return (
         _is_served(module)
         and value.__name__ in replacement.__all__
-        and stored(names.get("__spec__"), "origin") != finder.origin
+        and attributes(names.get("__spec__")).get("origin") != finder.origin
     )
 
 

@@ -53,12 +53,10 @@ def _prepare() -> None:
     logger = logging.getLogger("processtitle")
     if logger.level == logging.NOTSET:  # Else every title is a DEBUG record in the user's log.
         logger.setLevel(logging.INFO)
-    if not finder.prepared:
-        # Before it is: a signal handler may raise right after it, and a second time would raise.
-        finder.prepared = True
-        # Without fork_safe_only it would make the LaunchServices calls that crash after fork.
-        prepare(fork_safe_only=True)
+    # First, as a signal handler may raise right after prepare(), which raises a second time.
     finder.set_to = set_to
+    # Without fork_safe_only it would make the LaunchServices calls that crash after fork.
+    prepare(fork_safe_only=True)
 
 
 def _is_subinterpreter() -> bool:
@@ -116,14 +114,10 @@ def _stop() -> None:
 
     finder.shows_titles = False
     deadline = time.monotonic() + 1
-    while _somebody_is_at_it() and time.monotonic() < deadline:
+    while (turn := finder.turn.get("of")) and lives_in(turn[0], globals()):
+        if time.monotonic() > deadline:
+            break
         time.sleep(0.001)
-
-
-def _somebody_is_at_it() -> bool:
-    """Return whether a thread of this process is inside of show()."""
-    turn = finder.turn.get("of")
-    return turn is not None and lives_in(turn[0], globals())
 
 
 atexit.register(_stop)
