@@ -67,8 +67,10 @@ def test_airflow_survives_without_the_startup_file_and_warns_once_in_each_proces
     quoted = warning.replace(str(venv.path), "/path/to/.venv").replace(
         venv.site_packages.parent.name, "python3.11"
     )
-    page = re.sub(r"^> ", "", (ROOT / "docs/switching-on.md").read_text(), flags=re.MULTILINE)
-    assert quoted in " ".join(page.split())
+    # It names where the shim came from.
+    quoted = quoted.replace(str(wheel), "airflow-setproctitle-shim")
+    page = (ROOT / "docs/switching-on.md").read_text(encoding="utf-8")
+    assert quoted in " ".join(re.sub(r"^> ", "", page, flags=re.MULTILINE).split())
 
 
 BROKEN = "sys.modules['airflow_setproctitle_shim.diagnosis.status'] = None"

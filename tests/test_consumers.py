@@ -32,10 +32,16 @@ from support.environments import SWITCH, Venv
 def of(group: str, macos_code: bool = False, fast: bool = False) -> list[object]:
     """Return the consumers of a group as parameters: those to run with the macOS code, or the fast ones, only."""
     return [
-        pytest.param(c, id=c.id, marks=[pytest.mark.long] if c.program == "Airflow" else [])
+        pytest.param(c, id=c.id, marks=marks(c))
         for c in CONSUMERS
         if c.group == group and not (macos_code and c.no_macos_code) and not (fast and c.slow)
     ]
+
+
+def marks(consumer: Consumer) -> list[pytest.MarkDecorator]:
+    """Return what tells when a consumer is to be run."""
+    long = [pytest.mark.long] if consumer.program == "Airflow" else []
+    return [*long, pytest.mark.alone] if consumer.alone else long
 
 
 @pytest.fixture

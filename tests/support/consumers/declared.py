@@ -527,6 +527,7 @@ CONSUMERS = [
         work=airflow_3_server("--workers", "2"),
         exclude_newer=AIRFLOW_3,
         group=NEEDS_NOTHING,
+        alone="uvicorn kills workers that take more than five seconds to start",
         no_macos_code=AS_THE_LOGS,
     ),
     # --- programs that fail on a Mac, with the shim and without

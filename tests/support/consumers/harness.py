@@ -84,6 +84,7 @@ class Consumer:
     ] = ()  # beginnings of titles that `ps` shows in titles mode when the work is done
     no_macos_code: str = ""  # why it is not run with setproctitle's macOS code
     note: str = ""  # what is to be published beside its figures
+    alone: str = ""  # why nothing else may run beside it
     slow: bool = True
 
     @property
