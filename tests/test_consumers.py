@@ -29,6 +29,12 @@ from support.consumers.harness import (
 from support.environments import SWITCH, Venv
 
 
+def marks(consumer: Consumer) -> list[pytest.MarkDecorator]:
+    """Return what tells when a consumer is to be run."""
+    long = [pytest.mark.long] if consumer.program == "Airflow" else []
+    return [*long, pytest.mark.alone] if consumer.alone else long
+
+
 def of(group: str, macos_code: bool = False, fast: bool = False) -> list[object]:
     """Return the consumers of a group as parameters: those to run with the macOS code, or the fast ones, only."""
     return [
@@ -36,12 +42,6 @@ def of(group: str, macos_code: bool = False, fast: bool = False) -> list[object]
         for c in CONSUMERS
         if c.group == group and not (macos_code and c.no_macos_code) and not (fast and c.slow)
     ]
-
-
-def marks(consumer: Consumer) -> list[pytest.MarkDecorator]:
-    """Return what tells when a consumer is to be run."""
-    long = [pytest.mark.long] if consumer.program == "Airflow" else []
-    return [*long, pytest.mark.alone] if consumer.alone else long
 
 
 @pytest.fixture
@@ -87,8 +87,16 @@ def test_dies_in_setproctitles_macos_code_and_reaches_none_with_the_shim(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("consumer", of(NEEDS_NOTHING))
-@pytest.mark.parametrize("native", ["the stand-in", "the macOS code"])
+@pytest.mark.parametrize(
+    ("native", "consumer"),
+    [
+        pytest.param(native, consumer, id=f"{native}-{consumer.id}", marks=marks(consumer))
+        for native in ("the stand-in", "the macOS code")
+        for consumer in CONSUMERS
+        if consumer.group == NEEDS_NOTHING
+        and not (native == "the macOS code" and consumer.no_macos_code)
+    ],
+)
 def test_what_needs_nothing_on_a_mac_works_without_the_shim(
     consumer: Consumer,
     venv: Venv,
@@ -96,8 +104,6 @@ def test_what_needs_nothing_on_a_mac_works_without_the_shim(
     native: str,
     request: pytest.FixtureRequest,
 ) -> None:
-    if native == "the macOS code" and consumer.no_macos_code:
-        pytest.skip(consumer.no_macos_code)
     code = request.getfixturevalue("macos_code") if native == "the macOS code" else STAND_IN
     outcome = harness.run(consumer, venv, tmp_path / "before", "off", code)
     record(consumer, code, outcome, None)
