@@ -93,6 +93,34 @@ def test_the_hidden_one_may_be_in_an_archive(bare_mac: Venv, target: Path, tmp_p
     assert out == "mine" + ascii(str(hidden / "sitecustomize.py"))
 
 
+# As zipimport's loader is before Python 3.10.
+OLD_LOADER = """
+import sys
+from importlib.machinery import ModuleSpec
+class Loader:
+    @staticmethod
+    def find_spec(name, target=None):
+        return ModuleSpec(name, Loader) if name == "sitecustomize" else None
+    @staticmethod
+    def load_module(name):
+        assert name not in sys.modules
+        sys.modules[name] = module = type(sys)(name)
+        module.MINE = "mine"
+        return module
+def hook(path):
+    if path != "/old": raise ImportError(path)
+    return Loader
+sys.path_hooks.insert(0, hook)
+sys.path[:0] = [sys.argv[1], "/old"]
+import sitecustomize
+print(sitecustomize.MINE)
+"""
+
+
+def test_the_hidden_ones_loader_may_be_of_the_old_kind(bare_mac: Venv, target: Path) -> None:
+    assert bare_mac.run("-S", "-c", OLD_LOADER, str(target)).stdout == "mine\n"
+
+
 @pytest.mark.parametrize("kind", ["package", "archive"])
 def test_the_template_may_be_a_package_or_in_an_archive(
     bare_mac: Venv, target: Path, tmp_path: Path, kind: str
