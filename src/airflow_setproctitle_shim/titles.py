@@ -100,7 +100,9 @@ def _give_up(error: Exception) -> None:
         warnings.warn(text, RuntimeWarning, stacklevel=4)
     except Exception as raised:
         # python -W error, or a showwarning() of the user's that raises
-        if not isinstance(raised, RuntimeWarning) and "warnings" not in _modules_in(raised):
+        # Python 3.14 has another name for the module.
+        through = {"warnings", "_py_warnings"}.intersection(_modules_in(raised))
+        if not isinstance(raised, RuntimeWarning) and not through:
             raise  # a signal handler's
         say(text)
 
