@@ -75,20 +75,21 @@ class Diagnosis:
 
 
 class Found:
-    """The signs of one cause."""
+    """The signs of one cause; made with the first."""
 
-    def __init__(self) -> None:
+    def __init__(self, sign: Sign) -> None:
         self.count = 0
         self.read: set[str] = set()
         self.is_of_linux = True  # all of it
-        self.last: Sign | None = None
+        self.last = sign
+        self.add(sign)
 
     def add(self, sign: Sign) -> None:
         """Count a sign, and keep it if none was later."""
         self.count += sign.number
         self.read.add(sign.read)
         self.is_of_linux &= sign.is_of_linux
-        if not self.last or earliest(sign.time) >= earliest(self.last.time):
+        if earliest(sign.time) >= earliest(self.last.time):
             self.last = sign
 
     @property
@@ -111,7 +112,10 @@ class Seen:
         reader = Reader(path)
         try:
             for sign in reader.signs():
-                self.found.setdefault(sign.cause, Found()).add(sign)
+                if sign.cause in self.found:
+                    self.found[sign.cause].add(sign)
+                else:
+                    self.found[sign.cause] = Found(sign)
         except PermissionError as error:
             self.not_read[path] = f"{error.strerror}: {ADMINISTRATOR}"
         except (OSError, ValueError) as error:
@@ -163,7 +167,6 @@ def _death(
 ) -> Death:
     """Return what is to be said of a cause. `since`: when deaths begin to need attention, None if
     they all do; `is_known`: some death's cause is."""
-    assert found.last
     last = found.last
     repeats = cause is causes.UNKNOWN and is_known
     return Death(
