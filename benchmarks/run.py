@@ -22,7 +22,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import date
 from pathlib import Path
 from typing import NamedTuple
@@ -54,7 +54,11 @@ LIMITS = {
     "any other import": 1.2,
     "status": 10,
 }
-DOCTOR_LIMIT = 10  # seconds
+DOCTOR_LIMITS = {
+    "doctor, 100 MB": 10,  # seconds
+    "doctor, memory": 60,  # MB
+    "doctor, twice": 2.6,  # times as long
+}
 # A start's limit is another on the Pythons that the table has; "" are all others.
 START_LIMITS = {
     OFF_MACOS: {"3.11": 0.009, "3.15": 0.006, "": 0.01},
@@ -105,6 +109,36 @@ DEATHS = {
     "Airflow 3": "2026-11-27 10:05:27 [info     ] Process exited                 [supervisor]"
     " exit_code=<Negsignal.SIGSEGV: -11> pid={n} signal_sent=SIGSEGV\n",
     "a shell": "/usr/local/bin/run.sh: line 3: {n} Segmentation fault: 11  gunicorn app\n",
+    "Objective-C": "objc[{n}]: +[NSString initialize] may have been in progress in another thread when"
+    " fork() was called.\n",
+    "uvicorn": "INFO:     Waiting for child process [{n}]\nINFO:     Child process [{n}] died\n",
+    "faulthandler": "Fatal Python error: Segmentation fault\n\nCurrent thread 0x1f (most recent call"
+    " first):\n"
+    + '  File "/Users/me/.venv/lib/python3.12/site-packages/a/b.py", line {n} in function\n' * 9
+    + "\nExtension modules: a, b (total: 2)\n",
+}
+# What others write, in which the same words stand.
+NO_DEATHS = {
+    "tracebacks": "Traceback (most recent call last):\n"
+    + '  File "/Users/me/.venv/lib/python3.12/site-packages/a/b.py", line {n}, in function\n'
+    "    raise ValueError({n})\n" * 3 + "ValueError: {n}\n",
+    "lines of JSON": '{{"event": "process exited", "exit_code": 0, "status_code": {n}, "signal": null,'
+    ' "timestamp": "2026-11-27T10:00:00Z"}}\n',
+    "JSON in columns": '{{\n  "event": "process exited",\n  "exit_code": 0,\n'
+    + '  "argument": "a value of some length, as most have",\n' * 9
+    + '  "pid": {n},\n  "children": [\n    {n}\n  ]\n}}\n',
+}
+# Crash reports, whole and broken: time must grow with their size only.
+CRASH = ROOT / "tests/data/cases/bagnabit4/Python-2026-09-21-164012.ips"
+REPORTS: dict[str, Callable[[], str]] = {
+    "files": lambda: CRASH.read_text() + "\n",
+    "texts": lambda: CRASH.with_name("pasted.txt").read_text().partition("-----------\nFull")[0],
+    "files that are cut off": lambda: CRASH.read_text()[:1800] + "\n",
+    "heads of files": lambda: '{"app_name":"Python","bug_type":"309"\n',
+    "braces": lambda: "{\n",
+    "keys of files": lambda: '  "procName" : "Python",\n',
+    "heads of texts": lambda: "Process:  Python [1]\nException Type:  EXC_CRASH (SIGABRT)\n",
+    "frames": lambda: "3   libfoo.dylib   0x00007fff12345678 foo + 12\n",
 }
 
 
@@ -131,8 +165,9 @@ def limit(what: str, python: str) -> float:
     if what in START_LIMITS:
         minor = ".".join(python.split(".")[:2])
         return START_LIMITS[what].get(minor, START_LIMITS[what][""])
-    if what.startswith("doctor"):
-        return DOCTOR_LIMIT
+    for begin, most in DOCTOR_LIMITS.items():
+        if what.startswith(begin):
+            return most
     return LIMITS.get(what, math.inf)
 
 
@@ -262,24 +297,54 @@ def status(at: Workshop) -> Iterator[Figure]:
 
 
 def doctor(at: Workshop) -> Iterator[Figure]:
-    """CPU seconds that `doctor` takes for a log of 100 MB."""
-    kinds = {
-        kind: "".join(line.format(n=n) for n in range(10_000)) for kind, line in DEATHS.items()
-    }
+    """CPU seconds and memory that `doctor` takes for a log of 100 MB."""
+    lines = {**DEATHS, **NO_DEATHS}
+    kinds = {kind: "".join(line.format(n=n) for n in range(10_000)) for kind, line in lines.items()}
     kinds.update(
         (path.stem, path.read_text()) for path in sorted(ROOT.glob("tests/data/logs/*.log"))
     )
-    path = at.directory / "a.log"
-    command = at.macos.command("-m", "airflow_setproctitle_shim", "doctor", "--json", str(path))
+    most = 0.0
     for kind, text in kinds.items():
-        path.write_bytes(text.encode() * (100_000_000 // len(text.encode())))
-        before = os.times()[2:4]  # the children's
-        report = run(command).stdout
-        seconds = sum(os.times()[2:4]) - sum(before)
-        signs = sum(death["count"] for death in json.loads(report)["deaths"])
-        if kind in DEATHS and not signs:
+        told = diagnosed(at, text, 100_000_000)
+        if kind in DEATHS and not told.signs:
             sys.exit(f"doctor saw no sign of a death in {DEATHS[kind]}")
-        yield Figure(f"doctor, 100 MB of {kind}", seconds, "{:.1f} s", f"{signs:,} signs")
+        most = max(most, told.megabytes)
+        yield Figure(f"doctor, 100 MB of {kind}", told.seconds, "{:.1f} s", f"{told.signs:,} signs")
+    yield Figure("doctor, memory", most, "{:.0f} MB", "the most for any of these")
+
+
+def growth(at: Workshop) -> Iterator[Figure]:
+    """How many times longer `doctor` takes for twice as many crash reports."""
+    start = diagnosed(at, "\n", 1).seconds
+    for kind, text in REPORTS.items():
+        once, twice = (diagnosed(at, text(), size).seconds - start for size in (10**6, 2 * 10**6))
+        words = f"{once:.1f} s for 1 MB"
+        yield Figure(f"doctor, twice as many {kind}", twice / once, "{:.1f} times", words)
+
+
+class Told(NamedTuple):
+    """What `doctor` found, and what that took."""
+
+    signs: int
+    seconds: float
+    megabytes: float
+
+
+def diagnosed(at: Workshop, text: str, size: int) -> Told:
+    """Have `doctor` read a file of a text, again and again, up to a size in bytes."""
+    path = at.directory / "a.log"
+    # Not at once: what this process takes would count as doctor's.
+    with path.open("w", encoding="utf-8") as file:
+        for _ in range(max(1, size // len(text.encode()))):
+            file.write(text)
+    command = at.macos.command("-m", "airflow_setproctitle_shim", "doctor", "--json", str(path))
+    process = subprocess.Popen(command, env=FIXED, stdout=subprocess.PIPE)
+    assert process.stdout
+    report = json.loads(process.stdout.read())
+    _, _, usage = os.wait4(process.pid, 0)
+    process.stdout.close()
+    signs = sum(death["count"] for death in report["deaths"])
+    return Told(signs, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
 
 
 def run(command: list[str], **environ: str) -> subprocess.CompletedProcess[str]:
@@ -335,7 +400,7 @@ def main() -> int:
         parser.error("--write needs a whole run, without --quick")
     if not shutil.which("valgrind"):
         parser.error("valgrind is missing; on Debian and Ubuntu: apt-get install valgrind")
-    measurements = (our_starts, other_starts, imports, calls, misses, status, doctor)
+    measurements = (our_starts, other_starts, imports, calls, misses, status, doctor, growth)
     columns: dict[str, list[dict[str, object]]] = {}
     missed = []
     for python in options.python or [sys.executable]:

@@ -12,12 +12,12 @@ from airflow_setproctitle_shim.diagnosis import causes, dumps, words
 def read(line: str) -> words.Word | None:
     raw = line.encode()
     told = words.read(raw, [literal for literal in words.SOUGHT if literal in raw])
-    return told[0] if told else None
+    return told[2] if told else None
 
 
-def without(word: words.Word) -> dict[bytes, list[tuple[int, re.Pattern[bytes], words.Word]]]:
+def without(word: words.Word) -> dict[bytes, list[words.Row]]:
     return {
-        literal: [row for row in rows if row[2] is not word]
+        literal: [row for row in rows if row.word is not word]
         for literal, rows in words.BY_LITERAL.items()
     }
 
@@ -35,13 +35,26 @@ def test_a_wording_is_seen_by_its_own_row_and_by_no_more_general_one(
     assert left is None or left.cause != word.cause
 
 
+@pytest.mark.parametrize(
+    "word",
+    [word for word in words.WORDS if "(?P<killed>" in word.pattern],
+    ids=lambda word: word.who,
+)
+def test_a_wording_with_a_number_knows_sigkills(word: words.Word) -> None:
+    line = re.sub(r"139|11\b", lambda number: {"139": "137", "11": "9"}[number[0]], word.example)
+    raw = line.encode()
+    told = words.read(raw, [literal for literal in words.SOUGHT if literal in raw])
+    assert told and told[0] == "killed" and line != word.example
+
+
 @pytest.mark.parametrize("row", words.HARMLESS, ids=[row.example for row in words.HARMLESS])
 def test_what_looks_like_a_death_and_is_none_is_known_by_its_own_row(
     row: words.Harmless, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert read(row.example) is None
-    others = "|".join(other.pattern for other in words.HARMLESS if other is not row)
-    monkeypatch.setattr(words, "IS_HARMLESS", re.compile(others.encode()))
+    others = [rule for rule in words.IS_HARMLESS if rule[1].pattern != row.pattern.encode()]
+    assert len(others) == len(words.IS_HARMLESS) - 1
+    monkeypatch.setattr(words, "IS_HARMLESS", others)
     assert read(row.example)
 
 
@@ -114,7 +127,7 @@ GENERAL = {
     ("cause", "line"), [(cause, one) for cause, many in NATIVE.items() for one in many]
 )
 def test_a_native_frame_tells_its_cause_forked_or_not(cause: str, line: str) -> None:
-    for lines in ([line], ["libdispatch.dylib x", line, "Python y"]):
+    for lines in ((line,), ("libdispatch.dylib x", line, "Python y")):
         for is_forked in (True, False):
             found, number = causes.of_native(lines, is_forked)
             assert (found.name, lines[number]) == (cause, line)
@@ -126,16 +139,16 @@ def test_a_native_frame_tells_its_cause_forked_or_not(cause: str, line: str) -> 
 def test_what_many_libraries_go_through_counts_after_fork_if_nothing_else_is_told(
     cause: str, line: str
 ) -> None:
-    assert causes.of_native([line], is_forked=True) == (causes.BY_NAME[cause], 0)
-    assert causes.of_native([line], is_forked=False)[0] is causes.UNKNOWN
+    assert causes.of_native((line,), is_forked=True) == (causes.BY_NAME[cause], 0)
+    assert causes.of_native((line,), is_forked=False)[0] is causes.UNKNOWN
     specific = NATIVE["blas"][0]
-    assert causes.of_native([line, specific], is_forked=True) == (causes.BY_NAME["blas"], 1)
+    assert causes.of_native((line, specific), is_forked=True) == (causes.BY_NAME["blas"], 1)
 
 
 def test_a_cause_that_stands_first_is_told_where_two_are_shown() -> None:
     order = [cause for cause in causes.CAUSES if cause.name in NATIVE]
     for first, second in zip(order, order[1:]):
-        lines = [NATIVE[second.name][0], NATIVE[first.name][0]]
+        lines = (NATIVE[second.name][0], NATIVE[first.name][0])
         assert causes.of_native(lines, is_forked=True)[0] is first
 
 

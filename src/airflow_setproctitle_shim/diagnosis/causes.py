@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Sequence
 from typing import NamedTuple
 
 from . import advice
@@ -201,14 +200,15 @@ ALL = (*CAUSES, KILLED, UNKNOWN, NOT_FORK, API, BILLIARD)
 BY_NAME = {cause.name: cause for cause in ALL}
 
 
-def of_native(lines: Sequence[str], is_forked: bool) -> tuple[Cause, int]:
+@functools.lru_cache(maxsize=1000)
+def of_native(lines: tuple[str, ...], is_forked: bool) -> tuple[Cause, int]:
     """Return the cause that a native stack and macOS's notes tell, and which line tells it.
     `is_forked`: it is known, or likely, that the process was forked."""
-    for cause in CAUSES if lines else ():
+    for cause in CAUSES:
         for number, line in enumerate(lines):
             if re.search(cause.native, line):
                 return cause, number
-    for cause in CAUSES if lines and is_forked else ():
+    for cause in CAUSES if is_forked else ():
         for number, line in enumerate(lines):
             if re.search(cause.general, line):
                 return cause, number

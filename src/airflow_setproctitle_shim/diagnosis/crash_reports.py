@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from . import causes
 
 LARGEST = 2**24  # bytes of JSON; no crash report is larger
+MOST_NOTES = 20
 
 # What a report in text begins with, whatever of it was copied; and what is to be sought for that.
 FIELDS = {
@@ -56,7 +57,8 @@ BEARERS = re.compile(r"libsystem_\w+\.dylib |\S+ faulthandler_|libc\+\+abi\.dyli
 # The first lines of a report in JSON: its head, its body's brace, or whatever was copied of it.
 HEAD = b'{"app_name"'
 KEYS = (b'"bug_type"', b'"procName"', b'"faultingThread"')
-JSON_BEGINS = (*KEYS, b"{\n", b"{\r\n")
+BRACE = b"{\n"
+JSON_BEGINS = (*KEYS, BRACE, b"{\r\n")
 # A line that opens and closes nothing: most are such.
 PLAIN = re.compile(rb'\s*"\w+" ?: ?(?:"[^"\\]*"|[\d.]+|true|false),?$')
 STRING = re.compile(rb'"(?:[^"\\]|\\.)*"')
@@ -72,7 +74,7 @@ BEFORE = re.compile(rb"(?:[ \t]*>|`+|\xc2\xa0| ?(?:[\w.:@/+-]+ +){1,3}\|(?=\s|$)
 
 def unmarked(raw: bytes) -> bytes:
     """Return a line without what is printed before it, and without its colours."""
-    line = COLOURS.sub(b"", raw)
+    line = COLOURS.sub(b"", raw) if b"\x1b[" in raw else raw
     before = BEFORE.match(line)
     return line[before.end() :] if before else line
 
@@ -93,7 +95,7 @@ class Report(NamedTuple):
         """Return the cause, and the line that tells it."""
         frames = [frame.replace("com.apple.", "", 1) for frame in self.frames]
         own = next((frame for frame in frames if not BEARERS.match(frame)), "")
-        lines = [*frames, *self.notes]
+        lines = (*frames, *self.notes)
         cause, number = causes.of_native(lines, self.is_forked is not False)
         if self.is_forked is False and not cause.prevented:
             return causes.NOT_FORK if self.is_whole else causes.UNKNOWN, own
@@ -126,6 +128,11 @@ class Text:
     def is_patient(self) -> bool:
         """Whether other lines may stand between its own."""
         return self.full_report is None
+
+    @property
+    def is_sure(self) -> bool:
+        """Whether it is a report, whatever follows."""
+        return bool(self.title)
 
     def take(self, raw: bytes) -> bool:
         """Take a line if it is part of this report. Afterwards the report may be over."""
@@ -162,7 +169,7 @@ class Text:
         return True
 
     def _note(self, line: str) -> bool:
-        if self.images or line in self.notes:
+        if self.images or line in self.notes or len(self.notes) == MOST_NOTES:
             return False
         self.notes.append(line)
         return True
@@ -196,7 +203,7 @@ class Text:
             return self.full_report.report()
         is_forked = True if any(map(FORKED.search, self.notes)) else None
         if not self.title:
-            cause, _ = causes.of_native(self.frames, is_forked=False)
+            cause, _ = causes.of_native(tuple(self.frames), is_forked=False)
             fields = self.fields.keys() - UNTELLING
             is_little = len(fields | set(self.notes)) < 2 or fields == {"Process"}
             if cause is causes.UNKNOWN and is_little:
@@ -229,6 +236,7 @@ class Json:
         self.depth = 0  # of brackets that are open
         self.tail = b""  # what stands in its last line behind it, or behind where it was cut off
         self.patience, self.is_patient = 1, False
+        self.is_sure = False  # It is a report, whatever follows.
         self.is_over = False
 
     def take(self, raw: bytes) -> bool:
@@ -278,15 +286,13 @@ class Json:
 
     def _add(self, line: bytes) -> None:
         self.lines.append(line)
+        self.is_sure = self.is_sure or any(key in line for key in KEYS)
         self.size += len(line)
         self.is_over |= self.size > LARGEST
 
     def report(self) -> Report | None:
         """Return what it tells; None if it was no report."""
-        text = b"\n".join(self.lines)
-        if not any(key in text for key in KEYS):
-            return None
-        return _of_json(text.decode(errors="replace"))
+        return _of_json(b"\n".join(self.lines).decode(errors="replace")) if self.is_sure else None
 
 
 def _of_json(text: str) -> Report:

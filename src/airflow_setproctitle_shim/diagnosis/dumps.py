@@ -12,6 +12,9 @@ from .crash_reports import FRAME, unmarked
 SIGNALS = rb"SIG(?:SEGV|BUS|ABRT|TRAP|ILL)\b"
 
 
+MOST_FRAMES = 200  # faulthandler prints at most 100 of a thread
+
+
 class Head(NamedTuple):
     """What a dump begins with."""
 
@@ -67,11 +70,11 @@ HEAD = re.compile(b"|".join(head.pattern for head in HEADS))
 IS_LLDBS = re.compile(rb"stop reason = |/cores/core\.")
 TIMEOUT = re.compile(rb"Timeout \(\d+:\d\d:\d\d")
 PART = re.compile(
-    rb'File \\*"(?P<file>[^"\n]+?)\\*", line [\d?]+ in (?P<python>[^\s"\\\x1b]+)'
+    rb'File \\*"(?P<file>[^"\\\n]+)\\*", line [\d?]+ in (?P<python>[^\s"\\\x1b]+)'
     rb'|Binary file \\*"[^"\n]*?(?P<binary>[^"/\n]+?)\\*", at (?P<native>[^\s+"\\]+)'
     rb"|frame #\d+: 0x\w+ (?P<image>[^\s`]+)`(?P<symbol>.+?)(?= \+ \d| at |\s*$)"
     rb"|(?P<current>Stack|Current thread)\b(?P<c_stack>'s C)?.{0,99}?most recent call first"
-    rb"|(?P<other>Thread 0x|  thread #\d)"
+    rb"|(?P<again>\* thread #\d)|(?P<other>Thread 0x|thread #\d)"
     rb"|(?P<end>Extension modules: |Process \d+ stopped)"
 )
 OF_LINUX = re.compile(rb"-linux-gnu|^/usr/(local/)?lib/python\d|^/home/")
@@ -94,14 +97,17 @@ class Dump:
 
     def take(self, raw: bytes) -> bool:
         """Take a line if it is part of this dump. Afterwards the dump may be over."""
+        if b", in " in raw:
+            return False  # It may be a traceback's.
         part = PART.search(raw)
-        if part is None:
+        kind = part.lastgroup if part else "again"
+        if part is None or kind == "again":
             return self._stack_frame(raw) or self._begin(raw)
-        kind = part.lastgroup
         if kind == "python":
             if self.is_current:
                 self.python.append(part["file"] + b" " + part["python"])
                 self.lines.append(raw)
+                self.is_over = len(self.lines) == MOST_FRAMES
             return True
         if kind in ("native", "symbol"):
             if self.is_current:
@@ -144,6 +150,11 @@ class Dump:
         return bool(self.head)
 
     @property
+    def is_sure(self) -> bool:
+        """Whether it is a dump, whatever follows."""
+        return bool(self.head)
+
+    @property
     def is_of_linux(self) -> bool:
         """Whether its paths are Linux's."""
         return any(map(OF_LINUX.search, self.python)) and not any(map(OF_MACOS.search, self.python))
@@ -153,7 +164,7 @@ class Dump:
         died of what it tells."""
         if self.is_harmless:
             return None
-        native = [frame.decode(errors="replace") for frame in self.native]
+        native = tuple(frame.decode(errors="replace") for frame in self.native)
         cause, number = causes.of_native(native, is_forked=False)
         lines = self.native_lines
         if cause is causes.UNKNOWN and self.python:

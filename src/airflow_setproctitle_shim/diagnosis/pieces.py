@@ -16,6 +16,7 @@ from .dumps import Dump
 from .probe import caused
 
 SHOWN = 200  # characters of a line
+NEAR = 2**12  # bytes between a report's brace and its keys, at most
 TIME = re.compile(
     rb"(20\d\d)[-/](\d\d)[-/](\d\d)[T ,]{1,2}(\d\d):(\d\d)(?::(\d\d))?(?:[.,]\d+)?"
     rb"(?: ?(Z\b|UTC|GMT|[+-]\d\d:?\d\d\b))?"
@@ -60,7 +61,7 @@ class Line(NamedTuple):
 class Kept:
     """The signs of one kind in a block: how many, and the last one."""
 
-    __slots__ = ("begin", "count", "frame", "number", "raw", "start")
+    __slots__ = ("begin", "count", "frame", "number", "raw", "start", "time")
 
     def __init__(self) -> None:
         self.count = 0
@@ -69,6 +70,7 @@ class Kept:
         self.raw = b""  # its line
         self.start = 0  # of the words in it that tell
         self.frame = b""  # the line of a dump that tells
+        self.time = ""  # that a report has
 
 
 class Reader:
@@ -81,7 +83,6 @@ class Reader:
         self._block = b""
         self._number = 1  # of the line where the block begins
         self._time = ""  # the last one that stands above the block
-        self._signs: list[Sign] = []  # of reports
         self._kept: dict[tuple[str, str, bool], Kept] = {}  # by cause, kind, and whether of Linux
         self._piece: Text | Json | Dump | None = None
         self._lines: list[Line] = []  # of the piece, to be read alone if it is none
@@ -111,7 +112,8 @@ class Reader:
             end = block.find(b"\n", at) + 1 or len(block)
             literals = []
             while hit < len(hits) and hits[hit][0] < end:
-                literals.append(hits[hit][1])
+                if hits[hit][1] not in literals:
+                    literals.append(hits[hit][1])
                 hit += 1
             if self._piece is None and BEGIN.isdisjoint(literals):
                 self._say(block[at:end], literals, at)
@@ -126,24 +128,28 @@ class Reader:
         raw = line.raw
         if b"\\n" in raw and not WITH_ESCAPES.isdisjoint(line.literals):
             parts = raw.split(b"\\n")
-        elif (at := raw.find(crash_reports.HEAD)) > 0 and unmarked(raw[:at]).strip():
-            parts = [raw[:at], raw[at:]]  # two files, the first without a last line end
+        elif crash_reports.KEYS[0] in line.literals:
+            # Behind another file, without a last line end, there may be a head.
+            before, head, behind = raw.partition(crash_reports.HEAD)
+            parts = [before, head + behind] if head and unmarked(before).strip() else [raw]
         else:
-            parts = []
+            parts = [raw]
+        if len(parts) == 1:
             self._take(line)
-        for part in parts:
-            self._take(line._replace(raw=part, literals=_sought_in(part)))
+        else:
+            for part in parts:
+                self._take(line._replace(raw=part, literals=_sought_in(part)))
 
     def _take(self, line: Line, is_again: bool = False) -> None:
         """Give a line to the open piece, or else read it alone. `is_again`: it was part of what
         looked like a report and is none."""
-        if words.OWN.match(line.raw):
+        if words.is_own(line.raw):
             return
         if self._piece and line.number > self._last + self._piece.patience:
             self._close()
         if self._piece and self._piece.take(line.raw):
             self._last = line.number
-            if line.literals:
+            if line.literals and not self._piece.is_sure:
                 self._lines.append(line)
         else:
             if self._piece and not self._piece.is_patient:
@@ -186,12 +192,12 @@ class Reader:
             raw = COLOURS.sub(b"", raw)
         if not (told := words.read(raw, literals)):
             return
-        word, start = told
+        cause, start, word = told
         if word.above:
             above = self._block[max(0, begin - 1000) : begin] + raw
             if not re.search(word.above.encode(), above):
                 return
-        kept = self._keep(word.cause, LINE)
+        kept = self._keep(cause, LINE)
         kept.begin, kept.number, kept.raw, kept.start = begin, number, raw, start
 
     def _keep(self, cause: str, read: str, is_of_linux: bool = False) -> Kept:
@@ -211,26 +217,25 @@ class Reader:
         if kind == "crash report":
             cause, quote = report.judge()
             self.is_cut_off |= report.is_cut_off
-            time = report.time or self._time_above(line.begin)
-            self._signs.append(Sign(cause.name, REPORT, self.path, time, quote))
+            kept = self._keep(cause.name, REPORT)
+            kept.begin, kept.raw, kept.time = line.begin, quote.encode(), report.time
 
     def _end_block(self) -> Iterator[Sign]:
-        """Yield the signs of this block, of lines and dumps the last of each kind."""
-        yield from self._signs
+        """Yield the signs of this block, the last of each kind."""
         for (cause, read, is_of_linux), kept in self._kept.items():
             its = TIME.search(kept.raw)
-            above = self._block.count(b"\n", 0, kept.begin)
+            time = its[0].decode() if its else kept.time or self._time_above(kept.begin)
+            number = kept.number or self._number + self._block.count(b"\n", 0, kept.begin)
             yield Sign(
                 cause=cause,
                 read=read,
-                place=f"{self.path}:{kept.number or self._number + above}",
-                time=its[0].decode() if its else self._time_above(kept.begin),
+                place=self.path if read == REPORT else f"{self.path}:{number}",
+                time=time,
                 quote=_around(kept.raw, kept.start),
                 frame=_text(kept.frame),
                 is_of_linux=is_of_linux,
                 number=kept.count,
             )
-        self._signs.clear()
         self._kept.clear()
         self._time = self._time_above(len(self._block))
         self._number += self._block.count(b"\n")
@@ -257,7 +262,18 @@ def _hits(block: bytes, literals: Sequence[bytes]) -> list[tuple[int, bytes]]:
             hits.append((at, literal))
             at = block.find(literal, at + 1)
     hits.sort()
-    return hits
+    return _near_keys(hits, len(block)) if crash_reports.BRACE in literals else hits
+
+
+def _near_keys(hits: list[tuple[int, bytes]], end: int) -> list[tuple[int, bytes]]:
+    """Return hits without the braces that no key of a crash report follows soon: other JSON's."""
+    kept, key = [], end  # What stands behind the block is not known.
+    for at, literal in reversed(hits):
+        if literal in crash_reports.KEYS:
+            key = at
+        if literal is not crash_reports.BRACE or key - at < NEAR:
+            kept.append((at, literal))
+    return kept[::-1]
 
 
 def _sought_in(raw: bytes) -> list[bytes]:

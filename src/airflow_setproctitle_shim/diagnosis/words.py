@@ -7,17 +7,17 @@ only where a row's literal stands in it: choose one that is rare in logs.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from .causes import ALL, API, BILLIARD, KILLED, UNKNOWN
 
 SIGNAL = r"SIG(?:SEGV|BUS|ABRT|TRAP|ILL)\b"
 # Of SIGILL, SIGTRAP, SIGABRT, SIGBUS (7 on Linux) and SIGSEGV: as Python tells them, and as shells.
-CODE = r"(?:-(?:4|5|6|7|10|11)|13[2-589])"
-KILL_CODE = r"(?:-9|137)"
+# The group "killed" is SIGKILL.
+CODE = r"(?:-(?:4|5|6|7|10|11)|13[2-589]|(?P<killed>-9|137))"
 IS = r"['\"]?(?: was| is)?[ \t:=(\[<]{1,5}['\"<]?"  # between a name and its value
-CODE_OF = r"(?:^|[^r][ _]|[^ \w]|exit|return)"  # before "code"; not "error code"
+CODE_OF = r"|.*(?:[^r][ _]|[^ \w]|exit|return)"  # before "code"; not "error code"
 END = r"(?![\w%]|[.:,/-]\d)"  # behind a number
 
 
@@ -27,7 +27,8 @@ class Word(NamedTuple):
     who: str  # prints it, among others
     example: str
     sought: str  # a literal in it
-    pattern: str  # for the line
+    pattern: str  # for the line, from that literal on where the literal is a common one
+    before: str = ""  # all that stands before that, if that matters
     cause: str = UNKNOWN.name
     above: str = ""  # what stands in the line, or in one of the few above it
 
@@ -40,10 +41,10 @@ WORDS = (
     Word(who="systemd", example="a.service: Main process exited, code=dumped, status=11/SEGV",
          sought="code", pattern=r"code=\w+, status=\d+/(?:SEGV|BUS|ABRT|TRAP|ILL)\b"),
     Word(who="lldb", example="EXC_BAD_ACCESS (code=1, address=0x110)",
-         sought="EXC_", pattern=r"\bEXC_(?:BAD_ACCESS|BAD_INSTRUCTION|BREAKPOINT)\b"),
+         sought="EXC_", pattern=r"EXC_(?:BAD_ACCESS|BAD_INSTRUCTION|BREAKPOINT)\b"),
     # A signal's description: the system's, and so the shells'.
     Word(who="zsh, bash", example="zsh: segmentation fault  python app.py",
-         sought="egmentation ", pattern=r"[Ss]egmentation [Ff]ault\b"),
+         sought="egmentation ", pattern=r"egmentation [Ff]ault\b"),
     Word(who="C programs", example="*** SEGMENTATION FAULT ***",
          sought="SEGMENTATION", pattern=r"SEGMENTATION FAULT\b"),
     Word(who="Linux", example="kernel: python[1]: segfault at 0 ip 00007f sp 00007f error 4",
@@ -53,9 +54,9 @@ WORDS = (
     Word(who="zsh, bash", example="run.sh: line 3:  423 Abort trap: 6           python app.py",
          sought=" trap", pattern=r"\b(?:[Aa]bort|[Tt]race(?:/\w+)?) trap\b"),
     Word(who="zsh", example="zsh: abort      python app.py",
-         sought="abort ", pattern=r"(?:\bz?sh: |\d )abort  "),
+         sought="abort ", pattern=r"abort  ", before=r".*(?:\bz?sh: |[\d+-] )"),
     Word(who="bash", example="run.sh: line 3:  423 Aborted                 python app.py",
-         sought="Aborted", pattern=r"(?:\d |^)Aborted(?:  |$)"),
+         sought="Aborted", pattern=r"Aborted(?:  |\s*$)", before=r"|.*(?:\d |\| )"),
     Word(who="zsh, bash", example="zsh: illegal hardware instruction  python app.py",
          sought="llegal ", pattern=r"\b[Ii]llegal (?:hardware )?instruction\b"),
     Word(who="ksh", example="ksh: 423 Memory fault",
@@ -64,30 +65,34 @@ WORDS = (
          sought="ore dumped", pattern=r"\b[Cc]ore dumped\b"),
     Word(who="systemd-coredump", example="Process 423 (python3) of user 501 dumped core.",
          sought="dumped core", pattern=r"\bdumped core\b"),
+    Word(who="systemd", example="a.service: Failed with result 'core-dump'.",
+         sought="core-dump", pattern=r"result 'core-dump'"),
     Word(who="Linux", example="traps: python[1] general protection fault ip:7f sp:7f error:0",
          sought="general protection", pattern=r"\bgeneral protection fault\b"),
     Word(who="macOS", example="crashed on child side of fork pre-exec",
          sought="fork pre-exec", pattern=r"child side of fork pre-exec"),
+    Word(who="macOS's log", example="Formulating fatal 309 report for corpse[4242] Python",
+         sought="report for ", pattern=r"report for (?:corpse\[|Python\[)"),
     Word(who="macOS", example="Python quit unexpectedly.",
-         sought="unexpectedly", pattern=r"\bquit unexpectedly\b"),
+         sought="unexpectedly", pattern=r"unexpectedly\b", before=r".*\bquit "),
     # A signal's number.
     Word(who="distributed, Tornado, cotyledon", example="Worker process 8 was killed by signal 11",
-         sought="ignal", pattern=rf"[Ss]ignal{IS}(?:6|10|11){END}"),
+         sought="ignal", pattern=rf"ignal{IS}-?(?:6|10|11|(?P<killed>9)){END}"),
     Word(who="pytest-forked, dagster, s6", example=":-1: running the test CRASHED with signal 4",
-         sought="ignal", pattern=rf"(?:by|with) signal{IS}(?:4|5|7){END}"),
+         sought="ignal", pattern=rf"ignal{IS}(?:4|5|7){END}", before=r".*(?:by|with) s"),
     Word(who="C programs", example="CAUGHT SIGNAL 11",
-         sought="SIGNAL", pattern=rf"\bSIGNAL{IS}(?:6|10|11){END}"),
+         sought="SIGNAL", pattern=rf"SIGNAL{IS}(?:6|10|11){END}"),
     # A status, or a code.
     Word(who="docker ps, npm", example="Exited (139) 2 minutes ago",
-         sought="xit", pattern=rf"\b[Ee]xit(?:ed)?(?:[ _](?:with|status))*{IS}{CODE}{END}"),
+         sought="xit", pattern=rf"xit(?:ed)?(?:[ _](?:with|status))*{IS}{CODE}{END}"),
     Word(who="Docker Compose, PyCharm, Airflow", example="web_1 exited with code 139",
-         sought="code", pattern=rf"{CODE_OF}code{IS}{CODE}{END}"),
+         sought="code", pattern=rf"code{IS}{CODE}{END}", before=CODE_OF),
     Word(who="kubectl", example="      Exit Code:    139",
-         sought="Code:", pattern=rf"Code:{IS}{CODE}{END}"),
+         sought="Code", pattern=rf"Code{IS}{CODE}{END}"),
     Word(who="scripts that tell os.wait()", example="Child [4242] exited with code 11",
-         sought="xit", pattern=rf"\b[Ee]xit(?:ed)?[ _]?(?:with )?code{IS}11{END}"),
+         sought="xit", pattern=rf"xit(?:ed)?[ _]?(?:with )?code{IS}11{END}"),
     Word(who="honcho", example="18:04:11 web.1 | stopped (rc=-11)",
-         sought="(rc=", pattern=rf"\(rc={CODE}\)"),
+         sought="rc=", pattern=rf"rc={CODE}{END}", before=r"|.*\W"),
     Word(who="Ansible", example='fatal: [localhost]: FAILED! => {"changed": false, "rc": -11}',
          sought='"rc":', pattern=rf'"rc": {CODE}{END}'),
     Word(who="make", example="make: *** [serve] Error 139",
@@ -95,15 +100,17 @@ WORDS = (
     # What programs say of their workers.
     Word(who="uvicorn, huey, uWSGI, mpire, Salt, vLLM, Ray", sought=" died",
          example="INFO:     Child process [12050] died",
-         pattern=r"(?i:\b(?:process|workers?|child|scheduler|kernel|actor|job)\b.{0,60} died\b)"),
+         pattern=r" died\b",
+         before=r"(?i:.*\b(?:process|workers?|child|scheduler|kernel|actor|job)\b.{0,60})"),
     Word(who="RQ, PyTorch, Dramatiq", sought="unexpectedly",
          example="Work-horse was terminated unexpectedly (waitpid returned None)",
-         pattern=r"\b(?:terminated|exited|crashed) unexpectedly\b"),
+         pattern=r"unexpectedly\b", before=r".*\b(?:terminated|exited|crashed) "),
     Word(who="joblib", sought="unexpectedly",
          example="A worker process managed by the executor was unexpectedly terminated.",
-         pattern=r"\bunexpectedly (?:terminated|exited|crashed)\b"),
+         pattern=r"unexpectedly (?:terminated|exited|crashed)\b"),
     Word(who="pytest-xdist, VS Code", example="worker 'gw0' crashed while running 'test_a.py'",
-         sought=" crashed", pattern=r"(?i:\b(?:worker|process|server|kernel)\b.{0,60}) crashed\b"),
+         sought=" crashed", pattern=r" crashed\b",
+         before=r"(?i:.*\b(?:worker|process|server|kernel)\b.{0,60})"),
     Word(who="pytest-xdist", example="[gw0] node down: Not properly terminated",
          sought="Not properly terminated", pattern=r"node down: Not properly terminated"),
     Word(who="concurrent.futures", sought="terminated abruptly",
@@ -116,7 +123,7 @@ WORDS = (
     Word(who="django-q2", example="reincarnated monitor Process-1:4 after sudden death",
          sought="reincarnated", pattern=r"reincarnated .* after (?:sudden )?death\b"),
     Word(who="taskiq", example="worker-0 is dead. Scheduling reload.",
-         sought=" is dead", pattern=r"(?i:\b(?:worker|process|child)\S*) is dead\b"),
+         sought=" is dead", pattern=r" is dead\b", before=r"(?i:.*\b(?:worker|process|child)\S*)"),
     Word(who="Jupyter", example="AsyncIOLoopKernelRestarter: restarting kernel (1/5), keep ports",
          sought="restarting kernel", pattern=r"restarting kernel \(\d"),
     Word(who="Parsl", example="Task failure due to loss of worker 3 on host mac",
@@ -126,35 +133,27 @@ WORDS = (
     # SIGKILL.
     Word(who="gunicorn, Airflow, supervisord", cause=KILLED.name,
          example="Worker (pid:48815) was sent SIGKILL! Perhaps out of memory?", sought="SIGKILL",
-         pattern=r"(?:was sent|(?:exited|died|killed|terminated|exit[ _]?codes?)\b.{0,50}"
-         r"[ .:(<={-]) ?SIGKILL\b"),
-    Word(who="Celery", example="Worker exited prematurely: signal 9", cause=KILLED.name,
-         sought="ignal", pattern=rf"[Ss]ignal{IS}9{END}"),
+         pattern=r"SIGKILL\b",
+         before=r".*(?:was sent|(?:exited|died|killed|terminated|exit[ _]?codes?)\b.{0,50}"
+         r"[ .:(<={-]) ?"),
+    Word(who="Go programs, as overmind", example="web    | signal: killed", cause=KILLED.name,
+         sought="ignal", pattern=r"ignal: killed\b"),
     Word(who="systemd", example="a.service: Main process exited, code=killed, status=9/KILL",
          cause=KILLED.name, sought="code", pattern=r"code=\w+, status=9/KILL\b"),
     Word(who="RQ", example="Work-horse terminated unexpectedly; waitpid returned 9",
          cause=KILLED.name, sought="waitpid returned", pattern=rf"waitpid returned (?:9|137){END}"),
-    Word(who="docker ps", example="Exited (137) 2 minutes ago", cause=KILLED.name,
-         sought="xit", pattern=rf"\b[Ee]xit(?:ed)?(?:[ _](?:with|status))*{IS}{KILL_CODE}{END}"),
-    Word(who="Docker Compose", example="web_1 exited with code 137", cause=KILLED.name,
-         sought="code", pattern=rf"{CODE_OF}code{IS}{KILL_CODE}{END}"),
-    Word(who="kubectl", example="      Exit Code:    137", cause=KILLED.name,
-         sought="Code:", pattern=rf"Code:{IS}{KILL_CODE}{END}"),
-    Word(who="honcho", example="18:04:11 web.1 | stopped (rc=-9)", cause=KILLED.name,
-         sought="(rc=", pattern=rf"\(rc={KILL_CODE}\)"),
-    Word(who="make", example="make: *** [serve] Error 137", cause=KILLED.name,
-         sought="] Error ", pattern=rf"\] Error {KILL_CODE}{END}"),
     Word(who="zsh", example="zsh: killed     python app.py", cause=KILLED.name,
-         sought="killed ", pattern=r"(?:\bz?sh: |\d )killed  "),
+         sought="killed ", pattern=r"killed  ", before=r".*(?:\bz?sh: |[\d+-] )"),
     Word(who="bash", example="run.sh: line 3:  423 Killed: 9               python app.py",
-         cause=KILLED.name, sought="Killed", pattern=r"(?:\d |^|\| )Killed(?:: 9|  |$)"),
+         cause=KILLED.name, sought="Killed", pattern=r"Killed(?:: 9|  |\s*$)",
+         before=r"|.*(?:\d |\| |[+-] {1,2})"),
     Word(who="kubectl", example="Reason:       OOMKilled", cause=KILLED.name,
          sought="Killed", pattern=r"\bOOMKilled\b"),
     Word(who="Linux", example="Out of memory: Killed process 423 (python)", cause=KILLED.name,
-         sought="Killed", pattern=r"\bKilled process \d"),
+         sought="Killed", pattern=r"Killed process \d"),
     Word(who="Airflow", cause=KILLED.name,
          example="Job 7 was killed before it finished (likely due to running out of memory)",
-         sought="killed ", pattern=r"was killed before it finished"),
+         sought="killed ", pattern=r"killed before it finished"),
     # What names a library of macOS.
     Word(who="setproctitle's frame", example="darwin_set_process_title + 80", cause="setproctitle",
          sought="darwin_set_process_title", pattern=r"darwin_set_process_title"),
@@ -197,65 +196,101 @@ class Harmless(NamedTuple):
 HARMLESS = (
     Harmless("registered handlers for SIGSEGV", "handler", r"handlers?\b.{0,20}\bSIG\w+"),
     Harmless("installing a SIGSEGV handler", "handler", r"SIG\w+(?:'s)? (?:signal )?handler"),
-    Harmless("    signal.signal(SIGSEGV, on_crash)", "(SIG", r"\w\(SIG\w+, .*"),
-    Harmless("    os.kill(pid, signal.SIGSEGV)", "signal.SIG", r"\bsignal\.SIG\w+"),
+    Harmless("    signal.signal(SIGSEGV, on_crash)", "l(SIG", r"signal\(SIG\w+, .*"),
+    Harmless("    sigaction(SIGSEGV, &action, 0);", "n(SIG", r"sigaction\(SIG\w+, .*"),
+    Harmless("    os.kill(pid, signal.SIGSEGV)", " signal.SIG", r" signal\.SIG\w+"),
+    Harmless("    handle(signal.SIGSEGV)", "(signal.SIG", r"\(signal\.SIG\w+"),
     Harmless("it handles SIGSEGV, SIGBUS, SIGFPE", ", SIG", r"SIG\w+, SIG.*"),
     Harmless("SIGSEGV (Segmentation Violation) signal indicates", "signal indicates",
              r"SIG\w+ \(.*signal indicates"),
     Harmless("could be caused by a segmentation fault", "could be", r"could be caused by .* fault"),
-    Harmless("exit_code=<Negsignal.SIGKILL: -9> signal_sent=SIGKILL", "signal_sent",
+    Harmless("exit_code=<Negsignal.SIGKILL: -9> signal_sent=SIGKILL", "SIGKILL",
              r"exit_code\W.*signal_sent\W{1,3}SIGKILL.*"),
     Harmless("stopped: web (terminated by SIGKILL)", "stopped: ",
              r"stopped: .* \(terminated by SIGKILL\)"),
 )
 # fmt: on
-# What these commands print.
+# What these commands print, maybe quoted.
 OWN = re.compile(
     rb"[\s>]*(?:(?:line  | {8}|frame )\| |with(?:out)? the shim |\d+ signs? of "
     rb"|\"(?:quote|frame|says|SIG\w+)\": )"
 )
-SOUGHT = tuple(dict.fromkeys(word.sought.encode() for word in WORDS))
-MAY_BE_HARMLESS = re.compile("|".join(re.escape(row.sought) for row in HARMLESS).encode())
-IS_HARMLESS = re.compile("|".join(row.pattern for row in HARMLESS).encode())
+OWN_BEGINS = frozenset(bytes([byte]) for byte in b' \t>"0123456789')
+SOUGHT = tuple(dict.fromkeys(row.sought.encode() for row in (*WORDS, *HARMLESS)))
+IS_HARMLESS = [(row.sought.encode(), re.compile(row.pattern.encode())) for row in HARMLESS]
+MAY_BE_HARMLESS = frozenset(literal for literal, _ in IS_HARMLESS)
 # What stands before a word, without a blank between, if it is part of a path or of an address.
 ADDRESS = re.compile(rb"[\"'(=]*/|.*(?:://|[?&])")
 RANK = {cause.name: number for number, cause in enumerate(ALL)}
 NOTES = {cause.name for cause in ALL if cause.is_note}
-BY_LITERAL = {
-    literal: [
-        (RANK[word.cause], re.compile(word.pattern.encode()), word)
-        for word in sorted(WORDS, key=lambda word: RANK[word.cause])
-        if word.sought.encode() == literal
-    ]
+
+
+class Row(NamedTuple):
+    """A wording, made ready."""
+
+    rank: int  # of the first cause that it may tell
+    pattern: re.Pattern[bytes]
+    before: re.Pattern[bytes] | None
+    word: Word
+
+
+def _row(word: Word) -> Row:
+    pattern = re.compile(word.pattern.encode())
+    before = re.compile(word.before.encode()) if word.before else None
+    cause = KILLED.name if "killed" in pattern.groupindex else word.cause
+    return Row(RANK[cause], pattern, before, word)
+
+
+BY_LITERAL: dict[bytes, list[Row]] = {
+    literal: sorted(
+        (_row(word) for word in WORDS if word.sought.encode() == literal),
+        key=lambda row: row.rank,
+    )
     for literal in SOUGHT
 }
 
 
-def read(line: bytes, literals: Iterable[bytes]) -> tuple[Word, int] | None:
-    """Return the word in a line that tells most of a death, and where it stands; `literals`: those
-    of SOUGHT that the line has."""
+# What a line tells of a death: the cause, where the words begin that do, and their row.
+Told = tuple[str, int, Word]
+
+
+def read(line: bytes, literals: Sequence[bytes]) -> Told | None:
+    """Return what a line tells of a death, of several words by that which tells most; `literals`:
+    those of SOUGHT that the line has."""
     told = _read(line, literals)
-    if not told or OWN.match(line):
+    if not told or is_own(line):
         return None
-    if told[0].cause in NOTES:
+    if told[0] in NOTES:
         return told
-    if MAY_BE_HARMLESS.search(line):
-        line = IS_HARMLESS.sub(lambda part: b" " * len(part[0]), line)
+    if not MAY_BE_HARMLESS.isdisjoint(literals):
+        for literal, pattern in IS_HARMLESS:
+            if literal in literals:
+                line = pattern.sub(lambda part: b" " * len(part[0]), line)
         told = _read(line, literals)
-    if told:
+    if told and line[told[1] - 1 : told[1]] != b" ":
         before = line[line.rfind(b" ", 0, told[1]) + 1 : told[1]]
-        if before and ADDRESS.match(before):
+        if ADDRESS.match(before):
             return None
     return told
 
 
-def _read(line: bytes, literals: Iterable[bytes]) -> tuple[Word, int] | None:
-    told, lowest = None, len(RANK)
+def is_own(line: bytes) -> bool:
+    """Return whether a line was printed by one of these commands."""
+    return line[:1] in OWN_BEGINS and bool(OWN.match(line))
+
+
+def _read(line: bytes, literals: Sequence[bytes]) -> Told | None:
+    told: Told | None = None
+    lowest = len(RANK)
     for literal in literals:
-        for rank, pattern, word in BY_LITERAL.get(literal, ()):
+        for rank, pattern, before, word in BY_LITERAL.get(literal, ()):
             if rank >= lowest:
                 break
-            if found := pattern.search(line):
-                told, lowest = (word, found.start()), rank
-                break
+            found = pattern.search(line)
+            while found and before and not before.fullmatch(line, 0, found.start()):
+                found = pattern.search(line, found.end())
+            if found:
+                cause = KILLED.name if found.lastgroup == "killed" else word.cause
+                if RANK[cause] < lowest:
+                    told, lowest = (cause, found.start(), word), RANK[cause]
     return told
