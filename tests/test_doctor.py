@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from airflow_setproctitle_shim.diagnosis import advice, causes, cli, doctor, inputs, status
+from airflow_setproctitle_shim.diagnosis.environment import COMMAND
 
 DATA = Path(__file__).parent / "data"
 CASES = [
@@ -95,7 +96,9 @@ def test_what_people_brought_has_the_cause_that_was_found_and_what_helped(
     for words in truth.get("not said", ()):
         assert words.lower() not in told.text.lower()
     assert told.status == int(bool(set(told.deaths) - {"not fork"}))
-    assert max(map(len, told.text.splitlines())) <= 80
+    # A line to copy is as long as the path of this Python makes it.
+    wrapped = [line for line in told.text.splitlines() if COMMAND not in line]
+    assert max(map(len, wrapped)) <= 80
     assert not re.search(r"(?i)nothing (needs|to do|is to be done)", told.text)
 
 

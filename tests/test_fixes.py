@@ -130,7 +130,9 @@ def place(tmp_path: Path, wheel: Path, wheels: Path) -> Place:
     venv.unpack(wheel)
     venv.simulate_macos()
     place = Place(venv, wheels)
-    write(place.site / "pip_of_the_tests.pth", f"{pip_of_the_tests(place.home)}\n")
+    # As code in ASCII: in a C locale Python 3.11.2 reads no other path from a startup file.
+    path = ascii(str(pip_of_the_tests(place.home)))
+    write(place.site / "pip_of_the_tests.pth", f"import sys; sys.path.append({path})\n")
     return place
 
 
@@ -247,8 +249,10 @@ def no_importlib_metadata(place: Place) -> None:
 def no_dependency_of_importlib_metadata(place: Place) -> None:
     remove(place, "zipp")
     # Some import it at once, others when they need it.
-    with (place.site / "importlib_metadata/__init__.py").open("a", encoding="utf-8") as file:
-        file.write("\nimport zipp\n")
+    file = place.site / "importlib_metadata/__init__.py"
+    text = file.read_text(encoding="utf-8")
+    file.unlink()  # It may be read-only, as what it is a copy of.
+    write(file, f"{text}\nimport zipp\n")
 
 
 def a_broken_importlib_metadata(place: Place) -> None:

@@ -26,7 +26,7 @@ def root(tmp_path: Path) -> Path:
     names = {part.page for part in pages.PARTS} | {names.page for names in pages.NAMES}
     for name in {MEASURED, *names}:
         (tmp_path / name).parent.mkdir(exist_ok=True)
-        shutil.copy(ROOT / name, tmp_path / name)
+        shutil.copyfile(ROOT / name, tmp_path / name)
     return tmp_path
 
 
