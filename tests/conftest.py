@@ -35,14 +35,18 @@ def nothing_is_left() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def made_once(tmp_path_factory: pytest.TempPathFactory) -> MadeOnce:
-    """Return a function that makes a directory by a function, once in a run however many processes run the tests."""
+    """Return a function that makes a directory by a function, once in a run however many processes run the tests.
+
+    What one module calls "wheels" is not what another does.
+    """
     base = tmp_path_factory.getbasetemp()
     # pytest-xdist gives each of its processes a directory in a common one.
     shared = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "made-once"
     shared.mkdir(exist_ok=True)
 
     def make(name: str, into: Callable[[Path], object]) -> Path:
-        directory, done = shared / name, shared / f"{name}.done"
+        directory = shared / f"{into.__module__}-{name}"
+        done = directory.with_suffix(".done")
         with FileLock(f"{directory}.lock"):
             if not done.exists():
                 # A failed attempt may have left something.
