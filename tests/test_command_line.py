@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import pkgutil
@@ -38,7 +39,8 @@ def test_the_help_names_each_command(
 ) -> None:
     assert cli.main(arguments) == 0
     told = capsys.readouterr()
-    assert all(re.search(rf"(?m)^  {command} ", told.out) for command in COMMANDS) and not told.err
+    assert all(re.search(rf"(?m)^  {command} ", told.out) for command in COMMANDS)
+    assert (told.out, told.err) == (cli.HELP, "")
     assert max(map(len, told.out.splitlines())) <= 80
 
 
@@ -103,6 +105,29 @@ def test_the_exit_status_does_not_depend_on_the_reader(reader: str, tmp_path: Pa
         done = in_shell(f"SHIM {command} {reader}", tmp_path)
         assert done.returncode == status, command
         assert "Traceback" not in done.stderr and "Exception" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "says"),
+    [(BrokenPipeError("its reader left"), 0, ""), (OSError("it is full"), 1, "it is full\n")],
+    ids=["left", "full"],
+)
+def test_a_file_that_could_not_be_printed_is_a_failure_but_where_its_reader_left(
+    error: OSError,
+    status: int,
+    says: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    class Broken(io.StringIO):
+        def flush(self) -> None:
+            raise error
+
+    monkeypatch.setattr(sys, "stdout", Broken())
+    assert cli.main(["sitecustomize"]) == status
+    assert capsys.readouterr().err == f"airflow-setproctitle-shim: cannot print: {says}" * bool(
+        says
+    )
 
 
 INTERRUPTED = f"""

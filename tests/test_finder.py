@@ -133,34 +133,54 @@ class Other:
     exec_module = staticmethod(lambda module: None)
 
 
-def test_activate_loses_no_finder_that_another_thread_inserts_meanwhile() -> None:
-    """The other thread runs at each line of ours in turn, as a trace function."""
-    finders = list(sys.meta_path)
-    line = inserted = 0
-    while inserted == line:
-        left = line
+def at_line(number: int, what: Callable[[], None], call: Callable[[], object]) -> bool:
+    """Call, and do `what` before the line of ours with that number, as another thread might.
 
-        def trace(frame: FrameType, event: str, argument: object) -> Any:
-            nonlocal left, inserted
-            if frame.f_globals is not vars(shim):
-                return None
-            left -= event == "line"
-            if left < 0:
-                sys.settrace(None)
-                sys.meta_path.insert(0, Other)
-                inserted += 1
-            return trace
+    Returns whether there was such a line.
+    """
+    left = number
 
-        sys.settrace(trace)
-        try:
-            shim.activate()
-        finally:
+    def trace(frame: FrameType, event: str, argument: object) -> Any:
+        nonlocal left
+        if frame.f_globals is not vars(shim):
+            return None
+        left -= event == "line"
+        if left < 0:
             sys.settrace(None)
-        line += 1
-        assert shim.is_active() and sys.meta_path.count(Other) == (inserted == line)
+            what()
+        return trace
+
+    sys.settrace(trace)
+    try:
+        call()
+    finally:
+        sys.settrace(None)
+    return left < 0
+
+
+def test_activate_loses_no_finder_that_another_thread_inserts_meanwhile() -> None:
+    finders = list(sys.meta_path)
+    line = 0
+    while at_line(line, lambda: sys.meta_path.insert(0, Other), shim.activate):
+        assert shim.is_active() and sys.meta_path.count(Other) == 1
         shim.deactivate()
         sys.meta_path[:] = finders
-    assert line > 5
+        line += 1
+    assert shim.is_active() and line > 5
+
+
+def test_what_another_thread_removes_meanwhile_does_not_hide_the_finder() -> None:
+    shim.activate()
+    found: list[bool] = []
+    line = 0
+    sys.meta_path.insert(0, Other)
+    while at_line(
+        line, lambda: sys.meta_path.remove(Other), lambda: found.append(shim.is_active())
+    ):
+        sys.meta_path.insert(0, Other)
+        line += 1
+    sys.meta_path.remove(Other)
+    assert all(found) and line > 3
 
 
 def test_deactivate_makes_no_other_threads_import_skip_a_finder() -> None:
@@ -369,7 +389,7 @@ before = set(sys.modules)
 shim.activate()
 if sys.argv[3]: os.chdir(sys.argv[3])
 import setproctitle
-assert shim.is_ours(setproctitle)
+assert shim.is_ours(setproctitle) and setproctitle.__doc__ and len(setproctitle.__all__) == 4
 setproctitle.setproctitle("title")
 shim.activate()
 assert importlib.reload(setproctitle).getproctitle() == "title"
@@ -486,6 +506,15 @@ def test_an_activate_that_fails_leaves_nothing_switched_on(
     assert not shim.is_active() and importlib.import_module("setproctitle").setproctitle is native
     shim.activate()
     assert shim.is_active() and importlib.import_module("setproctitle").setproctitle is not native
+
+
+def test_an_activate_that_fails_leaves_on_what_was_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    shim.activate()
+    monkeypatch.setitem(sys.modules, "setproctitle", type(sys)("setproctitle"))
+    monkeypatch.setitem(sys.modules, f"{shim.__name__}.neutralise", None)
+    with pytest.raises(ImportError):
+        shim.activate()
+    assert shim.is_active()
 
 
 FORK_WHILE_IMPORTING = """

@@ -18,7 +18,7 @@ if not pid:
     os._exit(0)
 print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
 """
-TITLE = "import setproctitle; setproctitle.setproctitle('title')"
+TITLE = "import setproctitle as s; s.setproctitle('title'); assert s.getproctitle() == 'title'"
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="nothing else tells who was forked")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
@@ -15,6 +16,7 @@ import pytest
 from support.environments import ROOT, STARTUP_FILE, SWITCH, Venv, clean_environ
 
 import airflow_setproctitle_shim as shim
+from airflow_setproctitle_shim.stderr import say
 
 STATE = """
 import json, sys
@@ -106,6 +108,18 @@ def test_a_mistyped_variable_never_keeps_python_from_running(
     command = ["sh", "-c", f'exec "$0" -c "$1" {stderr}', str(make_venv().python), code]
     out = subprocess.check_output(command, env=clean_environ(**{SWITCH: "maybe"}), text=True)
     assert out == "True\n"
+
+
+@pytest.mark.parametrize("error", [OSError, ValueError, AttributeError])
+def test_what_cannot_be_written_to_stderr_harms_nobody(
+    error: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Broken(io.StringIO):
+        def fileno(self) -> int:
+            raise error
+
+    monkeypatch.setattr(sys, "stderr", Broken())
+    say("a line")
 
 
 # --- nothing keeps Python from starting

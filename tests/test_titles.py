@@ -375,6 +375,31 @@ def test_at_exit_a_thread_inside_a_title_is_waited_for_where_it_lives(
     assert with_processtitle(WAITING, code, "-W", "ignore").strip() == out
 
 
+NEVER_LEAVES = """
+import atexit, os, signal, threading, time
+import setproctitle
+signal.alarm(60)  # what hangs dies of SIGALRM
+setproctitle.setproctitle("first")
+import processtitle
+threading.Thread(target=setproctitle.setproctitle, args=("inside",), daemon=True).start()
+processtitle.begun.wait(60)
+clock = 0
+def sleep(seconds):
+    global clock
+    clock += seconds
+time.sleep, time.monotonic = sleep, lambda: clock
+atexit._run_exitfuncs()
+print(round(clock, 1), flush=True)
+os._exit(0)
+"""
+
+
+def test_at_exit_a_thread_that_never_leaves_a_title_is_waited_for_one_second(
+    with_processtitle: Callable[..., str],
+) -> None:
+    assert with_processtitle(WAITING, NEVER_LEAVES) == "1.0\n"
+
+
 SHUTDOWN = """
 import os, sys, threading
 import setproctitle
