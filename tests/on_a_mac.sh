@@ -114,10 +114,13 @@ for _ in range(3):
     cat "$work/children"
     grep -q "signal [1-9]" "$work/children" || { echo "No child died." && return 1; }
     forked
+    looked_at=$(cksum </dev/null)
     for _ in 1 2 3 4 5 6; do
         sleep 20
         keep_reports
-        [ -n "$(ls "$found/crash-reports")" ] || continue
+        reports=$(cat "$found"/crash-reports/* 2>/dev/null | cksum)
+        [ "$reports" != "$looked_at" ] || continue
+        looked_at=$reports
         shim doctor --json "$found/crash-reports" >"$found/doctor.json"
         json "$found/doctor.json" '
 causes, kinds = [death["cause"] for death in it["deaths"]], it["looked_at"]

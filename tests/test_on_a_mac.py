@@ -31,7 +31,7 @@ if sys.version_info < (3, 10) or not shutil.which("ps"):
 # The environment that it makes is a copy of a simulated one; what takes a Mac is played.
 PYTHON = """#!/bin/sh
 case "$*" in
-"-m venv "*) mkdir "$3" && cp -R "$HOME/environment/." "$3" && mv "$3/bin/python" "$3/bin/real" && cp "$0" "$3/bin/python" ;;
+"-m venv "*) mkdir "$3" && cp -pR "$HOME/environment/." "$3" && mv "$3/bin/python" "$3/bin/real" && cp "$0" "$3/bin/python" ;;
 "-m pip "* | *version_info*) ;;
 "-m pytest "*) echo "1 passed in 60.00s" ;;
 *os.fork*) cat "$HOME/children" && cp "$HOME/crash.ips" "$HOME/Library/Logs/DiagnosticReports" ;;
