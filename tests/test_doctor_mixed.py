@@ -141,6 +141,9 @@ COPIES: dict[str, Callable[[str], str]] = {
     "in an e-mail": lambda text: quoted(text, "> "),
     "in Markdown": lambda text: f"```\n{text}```\n",
     "behind a program's name": lambda text: quoted(text, "12:31:40 web.1  | "),
+    "behind a time": lambda text: quoted(text, "2026-11-27T12:31:40.123456789Z "),
+    "in a comment": lambda text: quoted(text, "# "),
+    "in a box": lambda text: quoted(text, "│ "),
 }
 
 

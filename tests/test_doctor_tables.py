@@ -12,7 +12,7 @@ from airflow_setproctitle_shim.diagnosis import causes, dumps, words
 def read(line: str) -> words.Word | None:
     raw = line.encode()
     told = words.read(raw, [literal for literal in words.SOUGHT if literal in raw])
-    return told[2] if told else None
+    return told.word if told else None
 
 
 def without(word: words.Word) -> dict[bytes, list[words.Row]]:
@@ -44,7 +44,7 @@ def test_a_wording_with_a_number_knows_sigkills(word: words.Word) -> None:
     line = re.sub(r"139|11\b", lambda number: {"139": "137", "11": "9"}[number[0]], word.example)
     raw = line.encode()
     told = words.read(raw, [literal for literal in words.SOUGHT if literal in raw])
-    assert told and told[0] == "killed" and line != word.example
+    assert told and told.cause == "killed" and line != word.example
 
 
 @pytest.mark.parametrize("row", words.HARMLESS, ids=[row.example for row in words.HARMLESS])
@@ -52,9 +52,10 @@ def test_what_looks_like_a_death_and_is_none_is_known_by_its_own_row(
     row: words.Harmless, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert read(row.example) is None
-    others = [rule for rule in words.IS_HARMLESS if rule[1].pattern != row.pattern.encode()]
-    assert len(others) == len(words.IS_HARMLESS) - 1
-    monkeypatch.setattr(words, "IS_HARMLESS", others)
+    patterns = words.HARMLESS_BY_LITERAL[row.sought.encode()]
+    others = [pattern for pattern in patterns if pattern.pattern != row.pattern.encode()]
+    assert len(others) == len(patterns) - 1
+    monkeypatch.setitem(words.HARMLESS_BY_LITERAL, row.sought.encode(), others)
     assert read(row.example)
 
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import functools
+import operator
 import re
 from typing import NamedTuple
 
 from . import advice
-
-NEVER = "(?!)"
 
 
 class Cause(NamedTuple):
@@ -19,15 +18,15 @@ class Cause(NamedTuple):
     says: str  # where macOS's report tells it; with `line`, where a line of a log does
     helps: tuple[advice.Help, ...]
     source: str = ""
-    native: str = NEVER  # A frame or a note that tells it.
-    general: str = NEVER  # The same, if nothing else is told, and of a forked process only.
-    python: str = NEVER  # A frame of Python that suggests it.
-    innermost: str = NEVER  # The same, where it is the innermost one.
+    native: str = ""  # A frame or a note that tells it.
+    general: str = ""  # The same, if nothing else is told, and of a forked process only.
+    python: str = ""  # A frame of Python that suggests it.
+    innermost: str = ""  # The same, where it is the innermost one.
     was_doing: str = ""  # what such a frame of Python shows
     often: str = ""  # what that often is on a Mac
     line: str = ""  # what is known where a line of a log names it
     prevented: bool | None = False  # by the shim; None if that is not known
-    cured_by: str = NEVER  # the variable that prevents it, as NAME=value
+    cured_by: str = ""  # the variable that prevents it, as NAME=value
     is_cured: bool = False  # What helps is known to help where a report tells it.
     is_note: bool = False  # It kills nobody.
 
@@ -200,30 +199,39 @@ ALL = (*CAUSES, KILLED, UNKNOWN, NOT_FORK, API, BILLIARD)
 BY_NAME = {cause.name: cause for cause in ALL}
 
 
-@functools.lru_cache(maxsize=1000)
+Patterns = tuple[tuple[Cause, re.Pattern[str]], ...]
+
+
+def _patterns(column: str) -> Patterns:
+    """Return a column of the table, made ready, without what is empty."""
+    column_of = operator.attrgetter(column)
+    return tuple((cause, re.compile(column_of(cause))) for cause in CAUSES if column_of(cause))
+
+
+NATIVE, GENERAL = _patterns("native"), _patterns("general")
+PYTHON, INNERMOST = _patterns("python"), _patterns("innermost")
+
+
+@functools.lru_cache(maxsize=100)
 def of_native(lines: tuple[str, ...], is_forked: bool) -> tuple[Cause, int]:
     """Return the cause that a native stack and macOS's notes tell, and which line tells it.
     `is_forked`: it is known, or likely, that the process was forked."""
-    for cause in CAUSES:
+    for cause, pattern in (*NATIVE, *GENERAL) if is_forked else NATIVE:
         for number, line in enumerate(lines):
-            if re.search(cause.native, line):
-                return cause, number
-    for cause in CAUSES if is_forked else ():
-        for number, line in enumerate(lines):
-            if re.search(cause.general, line):
+            if pattern.search(line):
                 return cause, number
     return UNKNOWN, 0
 
 
-@functools.lru_cache(maxsize=1000)
+@functools.lru_cache(maxsize=100)
 def of_python(frames: tuple[bytes, ...]) -> tuple[Cause, int]:
     """Return the cause that frames of Python suggest, and which frame does; innermost first."""
     names = [frame.decode(errors="replace") for frame in frames]
-    for cause in CAUSES:
-        if re.search(cause.innermost, names[0]):
+    for cause, pattern in INNERMOST:
+        if pattern.search(names[0]):
             return cause, 0
     for number, name in enumerate(names):
-        for cause in CAUSES:
-            if re.search(cause.python, name):
+        for cause, pattern in PYTHON:
+            if pattern.search(name):
                 return cause, number
     return UNKNOWN, 0

@@ -57,8 +57,7 @@ BEARERS = re.compile(r"libsystem_\w+\.dylib |\S+ faulthandler_|libc\+\+abi\.dyli
 # The first lines of a report in JSON: its head, its body's brace, or whatever was copied of it.
 HEAD = b'{"app_name"'
 KEYS = (b'"bug_type"', b'"procName"', b'"faultingThread"')
-BRACE = b"{\n"
-JSON_BEGINS = (*KEYS, BRACE, b"{\r\n")
+BRACE = b"{"  # at the end of a line
 # A line that opens and closes nothing: most are such.
 PLAIN = re.compile(rb'\s*"\w+" ?: ?(?:"[^"\\]*"|[\d.]+|true|false),?$')
 STRING = re.compile(rb'"(?:[^"\\]|\\.)*"')
@@ -67,9 +66,18 @@ KEY = re.compile(rb'\s*"\w+"\s*:')
 LEFT_OUT = re.compile(rb"\W*(?:snip\w*|cut|skipped|omitted|truncated)?\W*")
 VALUE = r'"(?:%s)"\s*:\s*"([^"]*)"'
 
-# What is printed before a line: a mail's or Markdown's marks, or a program's name and a bar.
+# What is printed before a line.
 COLOURS = re.compile(rb"\x1b\[[\d;]*m")
-BEFORE = re.compile(rb"(?:[ \t]*>|`+|\xc2\xa0| ?(?:[\w.:@/+-]+ +){1,3}\|(?=\s|$))+ ?")
+MARKS = (
+    rb"[ \t]*>",  # a mail's, or Markdown's
+    rb"`+",  # Markdown's
+    rb"#(?=\s)",  # a comment's
+    rb"[ \t]*\xe2\x94\x82",  # a box's side
+    rb"\xc2\xa0",  # a blank that is not broken
+    rb" ?(?:[\w.:@/+-]+ +){1,3}\|(?=\s|$)",  # a program's name and a bar
+    rb"20\d\d-\d\d-\d\dT[\d:.]+(?:Z|[+-]\d\d:\d\d)(?=\s|$)",  # a time: docker's, kubectl's
+)
+BEFORE = re.compile(rb"(?:%s)+ ?" % b"|".join(MARKS))
 
 
 def unmarked(raw: bytes) -> bytes:

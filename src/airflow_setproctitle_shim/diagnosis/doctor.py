@@ -45,11 +45,10 @@ class Death:
     sure: str  # by a "report", a "dump" or a "line"
     says: str
     label: str  # "fix" for advice that is known to help, else "try"
-    advice: list[str]
+    advice: list[str]  # none for what may tell of deaths whose cause is known
     source: str
     prevented: bool | None
     attention: bool
-    repeats: bool  # It may tell of deaths whose cause is known: its advice comes after theirs.
     count: int
     last: Last
     frame: str  # of its dump, which suggests the cause
@@ -174,11 +173,10 @@ def _death(
         sure=found.sure,
         says=_says(cause, found, repeats),
         label="fix" if cause.is_note or (cause.is_cured and found.sure == REPORT) else "try",
-        advice=advice.lines(cause.helps, read),
+        advice=[] if repeats else advice.lines(cause.helps, read),
         source=cause.source,
         prevented=cause.prevented,
         attention=_needs_attention(cause, last, since),
-        repeats=repeats,
         count=found.count,
         last=Last(last.place, last.time, last.quote),
         frame=last.frame,

@@ -3,6 +3,7 @@ A dump is given line by line, and says which lines are its own."""
 
 from __future__ import annotations
 
+import functools
 import re
 from typing import NamedTuple
 
@@ -51,12 +52,14 @@ HEADS = (
         pattern=rb"uWSGI process \d+ got Segmentation Fault",
     ),
 )
+# What is sought has no digit: logs are searched without theirs.
 BEGINS = (
     *(head.sought for head in HEADS),
     # Its first line was not copied, or nobody died.
     b"most recent call first",
     b"Timeout (",
-    b", line ",
+    b", line  in ",
+    b", line ??? in ",
 )
 # What follows, so that the lines between need not be looked at.
 LATER = (
@@ -86,6 +89,7 @@ class Dump:
 
     def __init__(self) -> None:
         self.head = b""
+        self.is_sure = False  # It has a head, and so is a dump, whatever follows.
         self.python: list[bytes] = []  # "file function" of the thread that died
         self.native: list[bytes] = []  # "image symbol"
         self.lines: list[bytes] = []  # that these frames of Python stand in, then native ones
@@ -97,8 +101,6 @@ class Dump:
 
     def take(self, raw: bytes) -> bool:
         """Take a line if it is part of this dump. Afterwards the dump may be over."""
-        if b", in " in raw:
-            return False  # It may be a traceback's.
         part = PART.search(raw)
         kind = part.lastgroup if part else "again"
         if part is None or kind == "again":
@@ -146,18 +148,13 @@ class Dump:
             return False
         self.is_harmless = bool(TIMEOUT.search(raw))
         if self.is_harmless or HEAD.search(raw):
-            self.head = raw
-        return bool(self.head)
-
-    @property
-    def is_sure(self) -> bool:
-        """Whether it is a dump, whatever follows."""
-        return bool(self.head)
+            self.head, self.is_sure = raw, True
+        return self.is_sure
 
     @property
     def is_of_linux(self) -> bool:
         """Whether its paths are Linux's."""
-        return any(map(OF_LINUX.search, self.python)) and not any(map(OF_MACOS.search, self.python))
+        return _are_of_linux(tuple(self.python))
 
     def judge(self) -> tuple[causes.Cause, bytes] | None:
         """Return the cause that it suggests, and the line of the frame that does; None if nobody
@@ -176,3 +173,8 @@ class Dump:
         if cause is causes.UNKNOWN:
             return (cause, b"") if self.head else None
         return cause, lines[number]
+
+
+@functools.lru_cache(maxsize=100)
+def _are_of_linux(frames: tuple[bytes, ...]) -> bool:
+    return any(map(OF_LINUX.search, frames)) and not any(map(OF_MACOS.search, frames))

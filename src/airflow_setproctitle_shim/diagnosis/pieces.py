@@ -4,8 +4,9 @@ of dumps, and of lines that name a death."""
 from __future__ import annotations
 
 import datetime
+import functools
 import re
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -16,24 +17,37 @@ from .dumps import Dump
 from .probe import caused
 
 SHOWN = 200  # characters of a line
-NEAR = 2**12  # bytes between a report's brace and its keys, at most
+NEAR = 100  # lines between a report's brace and its keys, at most
+ABOVE = 10  # lines in which a wording's `above` is looked for
 TIME = re.compile(
     rb"(20\d\d)[-/](\d\d)[-/](\d\d)[T ,]{1,2}(\d\d):(\d\d)(?::(\d\d))?(?:[.,]\d+)?"
     rb"(?: ?(Z\b|UTC|GMT|[+-]\d\d:?\d\d\b))?"
 )
-# The kinds of pieces, and the literals in their first lines.
+# The kinds of pieces, and the literals in their first lines. None of the literals has a digit.
 KINDS: tuple[tuple[type[Text | Json | Dump], frozenset[bytes]], ...] = (
     (Dump, frozenset(dumps.BEGINS)),
-    (Json, frozenset(crash_reports.JSON_BEGINS)),
+    (Json, frozenset((*crash_reports.KEYS, crash_reports.BRACE))),
     (Text, frozenset(crash_reports.TEXT_BEGINS)),
 )
-BEGIN = frozenset((*dumps.BEGINS, *crash_reports.JSON_BEGINS, *crash_reports.TEXT_BEGINS))
-# What is looked for, and what else is where a piece begins.
-FIRST = tuple(dict.fromkeys((*words.SOUGHT, *sorted(BEGIN))))
-LATER = (*dumps.LATER, *crash_reports.LATER)
-SOUGHT = (*FIRST, *LATER)
+LITERALS = tuple(
+    dict.fromkeys(
+        (
+            *words.SOUGHT,
+            *dumps.BEGINS,
+            *dumps.LATER,
+            *crash_reports.KEYS,
+            *crash_reports.TEXT_BEGINS,
+            *crash_reports.LATER,
+        )
+    )
+)
+KEYS = frozenset(crash_reports.KEYS)
 # What may stand in one line, with its line ends escaped.
 WITH_ESCAPES = frozenset((b"Python error: ", b"most recent call first", b" Crashed"))
+WITH_PARTS = WITH_ESCAPES | KEYS
+DIGITS = b"0123456789"
+# A time, or a number that is no signal's and no status: it does not matter to any wording.
+LONG_NUMBER = re.compile(rb"\d\d(?:\d\d+|:\d\d:\d\d(?:[.,]\d+)?)")
 
 
 class Sign(NamedTuple):
@@ -49,26 +63,35 @@ class Sign(NamedTuple):
     number: int = 1
 
 
+class Look(NamedTuple):
+    """What can be seen in a line at a glance, by the literals that stand in it."""
+
+    literals: tuple[bytes, ...]  # of LITERALS
+    kinds: tuple[type[Text | Json | Dump], ...]  # of pieces that may begin with it
+    may_have_parts: bool  # It may hold lines of its own.
+    may_have_words: bool  # It may name a death.
+
+
 class Line(NamedTuple):
     """A line, or the part of one between two escaped line ends."""
 
-    begin: int  # where, in its block
     number: int
     raw: bytes
-    literals: Sequence[bytes]  # those of SOUGHT that stand in it
+    look: Look
+
+
+NOTHING = Look((), (), may_have_parts=False, may_have_words=False)
 
 
 class Kept:
     """The signs of one kind in a block: how many, and the last one."""
 
-    __slots__ = ("begin", "count", "frame", "number", "raw", "start", "time")
+    __slots__ = ("count", "frame", "number", "raw", "time")
 
     def __init__(self) -> None:
         self.count = 0
-        self.begin = 0  # of its line in the block
-        self.number = 0  # of its line; 0 if that was not counted
+        self.number = 0  # of its line
         self.raw = b""  # its line
-        self.start = 0  # of the words in it that tell
         self.frame = b""  # the line of a dump that tells
         self.time = ""  # that a report has
 
@@ -80,65 +103,58 @@ class Reader:
         self.path = path
         self.looked_at: Counter[str] = Counter()  # its reports by kind
         self.is_cut_off = False  # one of its reports
-        self._block = b""
+        self._block: list[bytes] = []  # its lines, without their ends
+        self._has_times = False  # the block
         self._number = 1  # of the line where the block begins
         self._time = ""  # the last one that stands above the block
         self._kept: dict[tuple[str, str, bool], Kept] = {}  # by cause, kind, and whether of Linux
+        self._told: dict[bytes, words.Told | None] = {}  # by line of the block
         self._piece: Text | Json | Dump | None = None
         self._lines: list[Line] = []  # of the piece, to be read alone if it is none
         self._last = 0  # number of the piece's last line
 
     def signs(self) -> Iterator[Sign]:
         """Yield the signs in it. Raises what inputs.blocks() raises, after the signs before."""
-        for self._block in inputs.blocks(self.path):  # noqa: B020
-            self._read_block()
+        for block in inputs.blocks(self.path):
+            self._block, self._has_times = block.split(b"\n"), bool(TIME.search(block))
+            self._read_block(block.translate(None, DIGITS).split(b"\n"))
             yield from self._end_block()
         self._close()
         yield from self._end_block()
         self.looked_at = self.looked_at or Counter({"log": 1})
 
-    def _read_block(self) -> None:
-        """Read the lines in which something is sought, and all lines of a report in JSON."""
-        block, hits = self._block, _hits(self._block, FIRST)
-        if self._piece or not BEGIN.isdisjoint(literal for _, literal in hits):
-            hits = sorted(hits + _hits(block, LATER))
-        at = counted = hit = 0
-        number = self._number
-        while at < len(block):
-            if self._piece is None or self._piece.is_patient:
-                if hit == len(hits):
-                    return
-                at = block.rfind(b"\n", at, hits[hit][0]) + 1 or at
-            end = block.find(b"\n", at) + 1 or len(block)
-            literals = []
-            while hit < len(hits) and hits[hit][0] < end:
-                if hits[hit][1] not in literals:
-                    literals.append(hits[hit][1])
-                hit += 1
-            if self._piece is None and BEGIN.isdisjoint(literals):
-                self._say(block[at:end], literals, at)
-            else:
-                number += block.count(b"\n", counted, at)
-                counted = at
-                self._read(Line(at, number, block[at:end], literals))
-            at = end
+    def _read_block(self, bare: list[bytes]) -> None:
+        """Read the lines in which something is sought, and all lines of a report in JSON. `bare`:
+        the lines without their digits, as logs repeat lines with other numbers."""
+        looks = _looks(dict.fromkeys(bare))
+        with_key = {key for key, look in looks.items() if not KEYS.isdisjoint(look.literals)}
+        for index, key in enumerate(bare):
+            look = looks.get(key)
+            if look is None:
+                if self._piece is None or self._piece.is_patient:
+                    continue
+                look = NOTHING
+            elif Json in look.kinds and index + NEAR < len(bare):
+                # What stands behind the block is not known.
+                near = bare[index : index + NEAR] if with_key else []
+                if with_key.isdisjoint(near):
+                    look = look._replace(kinds=())  # other JSON
+            if self._piece or look.kinds:
+                end = b"\n" if index + 1 < len(bare) else b""
+                self._read(Line(self._number + index, self._block[index] + end, look))
+            elif look.may_have_words:
+                self._say(self._number + index, self._block[index], look)
 
     def _read(self, line: Line) -> None:
         """Read a line, or the parts of one that hold lines of their own."""
-        raw = line.raw
-        if b"\\n" in raw and not WITH_ESCAPES.isdisjoint(line.literals):
-            parts = raw.split(b"\\n")
-        elif crash_reports.KEYS[0] in line.literals:
-            # Behind another file, without a last line end, there may be a head.
-            before, head, behind = raw.partition(crash_reports.HEAD)
-            parts = [before, head + behind] if head and unmarked(before).strip() else [raw]
-        else:
-            parts = [raw]
-        if len(parts) == 1:
+        parts = _parts(line.raw, line.look.literals) if line.look.may_have_parts else []
+        if len(parts) < 2:
             self._take(line)
-        else:
-            for part in parts:
-                self._take(line._replace(raw=part, literals=_sought_in(part)))
+            return
+        bare = [part.translate(None, DIGITS) for part in parts]
+        looks = _looks(dict.fromkeys(bare))
+        for key, part in zip(bare, parts):
+            self._take(Line(line.number, part, looks.get(key, NOTHING)))
 
     def _take(self, line: Line, is_again: bool = False) -> None:
         """Give a line to the open piece, or else read it alone. `is_again`: it was part of what
@@ -149,14 +165,15 @@ class Reader:
             self._close()
         if self._piece and self._piece.take(line.raw):
             self._last = line.number
-            if line.literals and not self._piece.is_sure:
+            if line.look.literals and not self._piece.is_sure:
                 self._lines.append(line)
         else:
             if self._piece and not self._piece.is_patient:
                 self._close()
-            piece = _begun(line, is_again)
+            kinds = line.look.kinds if not is_again else {Dump}.intersection(line.look.kinds)
+            piece = next((piece for kind in kinds if (piece := kind()).take(line.raw)), None)
             if not piece:
-                self._say(line.raw, line.literals, line.begin, line.number)
+                self._say(*line)
                 return
             while self._piece:
                 self._close()
@@ -165,7 +182,7 @@ class Reader:
             tail = self._piece.tail
             self._close()
             if tail:
-                self._take(line._replace(raw=tail, literals=_sought_in(tail)))
+                self._take(Line(line.number, tail, _look_at(tail)))
 
     def _close(self) -> None:
         """End the open piece, and keep its sign. If it is none, read its lines alone."""
@@ -175,30 +192,35 @@ class Reader:
             if judged := piece.judge():
                 cause, frame = judged
                 kept = self._keep(cause.name, DUMP, piece.is_of_linux)
-                kept.begin, kept.number, kept.raw, _ = lines[0]
+                kept.number, kept.raw, _ = lines[0]
                 kept.frame = frame
             elif not piece.is_harmless:
                 for line in lines:
-                    self._say(line.raw, line.literals, line.begin, line.number)
+                    self._say(*line)
         elif piece and (report := piece.report()):
             self._keep_report(report, lines[0])
         else:
             for line in lines:
                 self._take(line, is_again=True)
 
-    def _say(self, raw: bytes, literals: Sequence[bytes], begin: int, number: int = 0) -> None:
-        """Keep the sign that a line is, if it is one. `number`: 0 if it was not counted."""
+    def _say(self, number: int, raw: bytes, look: Look) -> None:
+        """Keep the sign that a line is, if it is one."""
+        if not look.may_have_words:
+            return
         if b"\x1b[" in raw:
             raw = COLOURS.sub(b"", raw)
-        if not (told := words.read(raw, literals)):
+        key = LONG_NUMBER.sub(b"0000", raw)
+        if key not in self._told:
+            self._told[key] = words.read(raw, look.literals)
+        if not (told := self._told[key]) or words.is_own(raw):
             return
-        cause, start, word = told
-        if word.above:
-            above = self._block[max(0, begin - 1000) : begin] + raw
-            if not re.search(word.above.encode(), above):
+        if told.word.above:
+            index = number - self._number
+            above = b"\n".join([*self._block[max(0, index - ABOVE) : index], raw])
+            if not re.search(told.word.above.encode(), above):
                 return
-        kept = self._keep(cause, LINE)
-        kept.begin, kept.number, kept.raw, kept.start = begin, number, raw, start
+        kept = self._keep(told.cause, LINE)
+        kept.number, kept.raw = number, raw
 
     def _keep(self, cause: str, read: str, is_of_linux: bool = False) -> Kept:
         """Count a sign, and return what is kept of the last one."""
@@ -218,76 +240,81 @@ class Reader:
             cause, quote = report.judge()
             self.is_cut_off |= report.is_cut_off
             kept = self._keep(cause.name, REPORT)
-            kept.begin, kept.raw, kept.time = line.begin, quote.encode(), report.time
+            kept.number, kept.raw, kept.time = line.number, quote.encode(), report.time
 
     def _end_block(self) -> Iterator[Sign]:
         """Yield the signs of this block, the last of each kind."""
         for (cause, read, is_of_linux), kept in self._kept.items():
             its = TIME.search(kept.raw)
-            time = its[0].decode() if its else kept.time or self._time_above(kept.begin)
-            number = kept.number or self._number + self._block.count(b"\n", 0, kept.begin)
+            time = its[0].decode() if its else kept.time or self._time_above(kept.number)
             yield Sign(
                 cause=cause,
                 read=read,
-                place=self.path if read == REPORT else f"{self.path}:{number}",
+                place=self.path if read == REPORT else f"{self.path}:{kept.number}",
                 time=time,
-                quote=_around(kept.raw, kept.start),
+                quote=_shown(kept.raw) if read == LINE else _text(kept.raw),
                 frame=_text(kept.frame),
                 is_of_linux=is_of_linux,
                 number=kept.count,
             )
         self._kept.clear()
-        self._time = self._time_above(len(self._block))
-        self._number += self._block.count(b"\n")
-        self._lines = [line._replace(begin=0) for line in self._lines]
-        self._block = b""
+        self._told.clear()
+        behind = self._number + len(self._block)
+        self._time = self._time_above(behind)
+        # The last line's end is the next block's beginning.
+        self._number = max(self._number, behind - 1)
+        self._block = []
 
-    def _time_above(self, begin: int) -> str:
-        """Return the last time that stands above a place in the block."""
-        end, size = begin, 1000
-        while begin > 0:
-            begin = max(0, end - size)
-            if times := deque(TIME.finditer(self._block, begin, end), maxlen=1):
-                return times[0][0].decode()
-            size *= 8
+    def _time_above(self, number: int) -> str:
+        """Return the last time that stands above a line."""
+        above = self._block[: max(0, number - self._number)] if self._has_times else []
+        for line in reversed(above):
+            if times := list(TIME.finditer(line)):
+                return times[-1][0].decode()
         return self._time
 
 
-def _hits(block: bytes, literals: Sequence[bytes]) -> list[tuple[int, bytes]]:
-    """Return where literals stand, in their order."""
-    hits = []
-    for literal in literals:
-        at = block.find(literal)
-        while at >= 0:
-            hits.append((at, literal))
-            at = block.find(literal, at + 1)
-    hits.sort()
-    return _near_keys(hits, len(block)) if crash_reports.BRACE in literals else hits
+def _looks(bare: dict[bytes, None]) -> dict[bytes, Look]:
+    """Return what can be seen in lines without their digits, for those that matter."""
+    text = b"\n".join(bare)
+    found: dict[bytes, list[bytes]] = {}
+    for literal in LITERALS:
+        if literal in text:
+            for line in bare:
+                if literal in line:
+                    found.setdefault(line, []).append(literal)
+    for line in bare:
+        if line.rstrip().endswith(crash_reports.BRACE):
+            found.setdefault(line, []).append(crash_reports.BRACE)
+    return {line: _look(tuple(literals)) for line, literals in found.items()}
 
 
-def _near_keys(hits: list[tuple[int, bytes]], end: int) -> list[tuple[int, bytes]]:
-    """Return hits without the braces that no key of a crash report follows soon: other JSON's."""
-    kept, key = [], end  # What stands behind the block is not known.
-    for at, literal in reversed(hits):
-        if literal in crash_reports.KEYS:
-            key = at
-        if literal is not crash_reports.BRACE or key - at < NEAR:
-            kept.append((at, literal))
-    return kept[::-1]
+def _look_at(raw: bytes) -> Look:
+    """Return what can be seen in one line."""
+    bare = raw.translate(None, DIGITS)
+    return _looks({bare: None}).get(bare, NOTHING)
 
 
-def _sought_in(raw: bytes) -> list[bytes]:
-    return [literal for literal in SOUGHT if literal in raw]
+@functools.lru_cache(maxsize=1000)
+def _look(literals: tuple[bytes, ...]) -> Look:
+    """Return what can be seen in a line with these literals."""
+    return Look(
+        literals,
+        kinds=tuple(kind for kind, begins in KINDS if not begins.isdisjoint(literals)),
+        may_have_parts=not WITH_PARTS.isdisjoint(literals),
+        may_have_words=not words.LITERALS.isdisjoint(literals),
+    )
 
 
-def _begun(line: Line, is_again: bool) -> Text | Json | Dump | None:
-    """Return the piece that begins with a line."""
-    for kind, begins in KINDS[: 1 if is_again else None]:
-        if not begins.isdisjoint(line.literals):
-            piece = kind()
-            if piece.take(line.raw):
-                return piece
-    return None
+def _parts(raw: bytes, literals: Sequence[bytes]) -> list[bytes]:
+    """Return the lines that a line with these literals holds."""
+    if b"\\n" in raw and not WITH_ESCAPES.isdisjoint(literals):
+        return raw.split(b"\\n")
+    # Behind another file, without a last line end, there may be a head.
+    before, head, behind = raw.partition(crash_reports.HEAD)
+    if head and unmarked(before).strip():
+        return [before, head + behind]
+    return [raw]
 
 
 def _text(line: bytes) -> str:
@@ -295,11 +322,12 @@ def _text(line: bytes) -> str:
     return COLOURS.sub(b"", line[: 4 * SHOWN]).decode(errors="replace").strip()[:SHOWN]
 
 
-def _around(line: bytes, start: int) -> str:
-    """Return a line, or as much of a long one as shows what begins at `start`."""
-    before = line[max(0, start - 4 * SHOWN) : start].decode(errors="replace")
-    if len(before) > SHOWN // 2 and len(line) > SHOWN:
-        return f"... {before[-SHOWN // 2 :]}{_text(line[start:])[: SHOWN // 2]}"
+def _shown(line: bytes) -> str:
+    """Return a line, or as much of a long one as shows what names a death."""
+    told = words.read(line, _look_at(line).literals)
+    before = line[: told.start][-4 * SHOWN :].decode(errors="replace") if told else ""
+    if told and len(before) > SHOWN // 2 and len(line) > SHOWN:
+        return f"... {before[-SHOWN // 2 :]}{_text(line[told.start :])[: SHOWN // 2]}"
     return _text(line)
 
 

@@ -68,8 +68,7 @@ def of_report(report: Diagnosis) -> list[str]:
 def _of_death(death: Death, installed: str) -> list[str]:
     last = death.last
     lines = _wrapped(f"{death.count} sign{'s' * (death.count > 1)} of {death.cause}: {death.says}")
-    if not death.repeats:
-        lines += _rows(death.label, death.advice)
+    lines += _rows(death.label, death.advice)
     lines.append("  ".join(filter(None, ["  last", last.time, last.place])))
     if death.prevented is not False:  # Then it matters which came first.
         lines.append(f"  shim  installed {installed}")

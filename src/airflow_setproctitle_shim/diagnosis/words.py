@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from .causes import ALL, API, BILLIARD, KILLED, UNKNOWN
+from .crash_reports import BEFORE
 
 SIGNAL = r"SIG(?:SEGV|BUS|ABRT|TRAP|ILL)\b"
 # Of SIGILL, SIGTRAP, SIGABRT, SIGBUS (7 on Linux) and SIGSEGV: as Python tells them, and as shells.
@@ -18,7 +19,7 @@ SIGNAL = r"SIG(?:SEGV|BUS|ABRT|TRAP|ILL)\b"
 CODE = r"(?:-(?:4|5|6|7|10|11)|13[2-589]|(?P<killed>-9|137))"
 IS = r"['\"]?(?: was| is)?[ \t:=(\[<]{1,5}['\"<]?"  # between a name and its value
 CODE_OF = r"|.*(?:[^r][ _]|[^ \w]|exit|return)"  # before "code"; not "error code"
-END = r"(?![\w%]|[.:,/-]\d)"  # behind a number
+END = r"(?![\w%]|[.:,/-]\d| of \d)"  # behind a number
 
 
 class Word(NamedTuple):
@@ -97,6 +98,9 @@ WORDS = (
          sought='"rc":', pattern=rf'"rc": {CODE}{END}'),
     Word(who="make", example="make: *** [serve] Error 139",
          sought="] Error ", pattern=rf"\] Error {CODE}{END}"),
+    Word(who="npm", example="npm ERR! errno 139",
+         sought="errno", pattern=rf"errno (?:13[2-589]|(?P<killed>137)){END}",
+         before=r".*npm (?:ERR!|error) "),
     # What programs say of their workers.
     Word(who="uvicorn, huey, uWSGI, mpire, Salt, vLLM, Ray", sought=" died",
          example="INFO:     Child process [12050] died",
@@ -111,6 +115,8 @@ WORDS = (
     Word(who="pytest-xdist, VS Code", example="worker 'gw0' crashed while running 'test_a.py'",
          sought=" crashed", pattern=r" crashed\b",
          before=r"(?i:.*\b(?:worker|process|server|kernel)\b.{0,60})"),
+    Word(who="pytest-xdist", example="replacing crashed worker gw1",
+         sought="replacing crashed", pattern=r"replacing crashed worker"),
     Word(who="pytest-xdist", example="[gw0] node down: Not properly terminated",
          sought="Not properly terminated", pattern=r"node down: Not properly terminated"),
     Word(who="concurrent.futures", sought="terminated abruptly",
@@ -193,104 +199,113 @@ class Harmless(NamedTuple):
     pattern: str  # What it matches is taken out of the line.
 
 
+MAY = r"(?:also )?(?:be caused|cause|crash|end|lead|segfault)\b"
+OF = r"(?:\w+ ){0,3}(?:crash|segfault|[Ss]egmentation|SIG[A-Z])"
+
 HARMLESS = (
     Harmless("registered handlers for SIGSEGV", "handler", r"handlers?\b.{0,20}\bSIG\w+"),
     Harmless("installing a SIGSEGV handler", "handler", r"SIG\w+(?:'s)? (?:signal )?handler"),
     Harmless("    signal.signal(SIGSEGV, on_crash)", "l(SIG", r"signal\(SIG\w+, .*"),
     Harmless("    sigaction(SIGSEGV, &action, 0);", "n(SIG", r"sigaction\(SIG\w+, .*"),
-    Harmless("    os.kill(pid, signal.SIGSEGV)", " signal.SIG", r" signal\.SIG\w+"),
+    Harmless("    signal.SIGSEGV: 'Segmentation fault',", " signal.SIG", r" signal\.SIG.*"),
     Harmless("    handle(signal.SIGSEGV)", "(signal.SIG", r"\(signal\.SIG\w+"),
     Harmless("it handles SIGSEGV, SIGBUS, SIGFPE", ", SIG", r"SIG\w+, SIG.*"),
     Harmless("SIGSEGV (Segmentation Violation) signal indicates", "signal indicates",
              r"SIG\w+ \(.*signal indicates"),
-    Harmless("could be caused by a segmentation fault", "could be", r"could be caused by .* fault"),
+    # What may happen, or happens no more.
+    Harmless("This could be caused by a segmentation fault", "could ", rf"could {MAY}.*"),
+    Harmless("it may crash with SIGSEGV", "may ", rf"may {MAY}.*"),
+    Harmless("it might end in a segfault", "might ", rf"might {MAY}.*"),
+    Harmless("9f1c2d3 Fix segfault in worker (#1593)", "Fix", rf"Fix(?:e[sd])?:? {OF}.*"),
+    Harmless("fix: SIGSEGV in workers on macOS", "fix", rf"fix(?:e[sd])?:? {OF}.*"),
+    Harmless("bus error rate: 0.01", "us error", r"us error (?:rate|count)s?\b"),
     Harmless("exit_code=<Negsignal.SIGKILL: -9> signal_sent=SIGKILL", "SIGKILL",
              r"exit_code\W.*signal_sent\W{1,3}SIGKILL.*"),
     Harmless("stopped: web (terminated by SIGKILL)", "stopped: ",
              r"stopped: .* \(terminated by SIGKILL\)"),
 )
 # fmt: on
-# What these commands print, maybe quoted.
+# What these commands print, maybe quoted, or behind a program's name and a bar.
 OWN = re.compile(
-    rb"[\s>]*(?:(?:line  | {8}|frame )\| |with(?:out)? the shim |\d+ signs? of "
+    rb"(?:"
+    + BEFORE.pattern
+    + rb")?\s*(?:(?:line  | {8}|frame )\| |with(?:out)? the shim |\d+ signs? of "
     rb"|\"(?:quote|frame|says|SIG\w+)\": )"
 )
-OWN_BEGINS = frozenset(bytes([byte]) for byte in b' \t>"0123456789')
 SOUGHT = tuple(dict.fromkeys(row.sought.encode() for row in (*WORDS, *HARMLESS)))
-IS_HARMLESS = [(row.sought.encode(), re.compile(row.pattern.encode())) for row in HARMLESS]
-MAY_BE_HARMLESS = frozenset(literal for literal, _ in IS_HARMLESS)
+LITERALS = frozenset(row.sought.encode() for row in WORDS)
+HARMLESS_BY_LITERAL: dict[bytes, list[re.Pattern[bytes]]] = {
+    literal: [
+        re.compile(row.pattern.encode()) for row in HARMLESS if row.sought.encode() == literal
+    ]
+    for literal in SOUGHT
+}
 # What stands before a word, without a blank between, if it is part of a path or of an address.
-ADDRESS = re.compile(rb"[\"'(=]*/|.*(?:://|[?&])")
+ADDRESS = re.compile(rb"['(=]*/|.*(?:://|[?&])")
 RANK = {cause.name: number for number, cause in enumerate(ALL)}
 NOTES = {cause.name for cause in ALL if cause.is_note}
+LOOK_BACK = 300  # bytes before a word, at most, that are looked at
+
+
+class Told(NamedTuple):
+    """What a line tells of a death."""
+
+    cause: str
+    start: int  # of the words that do
+    word: Word  # their row
 
 
 class Row(NamedTuple):
     """A wording, made ready."""
 
-    rank: int  # of the first cause that it may tell
+    word: Word
     pattern: re.Pattern[bytes]
     before: re.Pattern[bytes] | None
-    word: Word
+
+    def found(self, line: bytes) -> Told | None:
+        """Return what the wording tells, if it stands in a line."""
+        found = self.pattern.search(line)
+        while found and self.before:
+            start = found.start()
+            if self.before.fullmatch(line, max(0, start - LOOK_BACK), start):
+                break
+            found = self.pattern.search(line, found.end())
+        if not found:
+            return None
+        cause = KILLED.name if found.lastgroup == "killed" else self.word.cause
+        return Told(cause, found.start(), self.word)
 
 
 def _row(word: Word) -> Row:
-    pattern = re.compile(word.pattern.encode())
     before = re.compile(word.before.encode()) if word.before else None
-    cause = KILLED.name if "killed" in pattern.groupindex else word.cause
-    return Row(RANK[cause], pattern, before, word)
+    return Row(word, re.compile(word.pattern.encode()), before)
 
 
 BY_LITERAL: dict[bytes, list[Row]] = {
-    literal: sorted(
-        (_row(word) for word in WORDS if word.sought.encode() == literal),
-        key=lambda row: row.rank,
-    )
-    for literal in SOUGHT
+    literal: [_row(word) for word in WORDS if word.sought.encode() == literal]
+    for literal in LITERALS
 }
-
-
-# What a line tells of a death: the cause, where the words begin that do, and their row.
-Told = tuple[str, int, Word]
 
 
 def read(line: bytes, literals: Sequence[bytes]) -> Told | None:
     """Return what a line tells of a death, of several words by that which tells most; `literals`:
     those of SOUGHT that the line has."""
-    told = _read(line, literals)
-    if not told or is_own(line):
-        return None
-    if told[0] in NOTES:
-        return told
-    if not MAY_BE_HARMLESS.isdisjoint(literals):
-        for literal, pattern in IS_HARMLESS:
-            if literal in literals:
-                line = pattern.sub(lambda part: b" " * len(part[0]), line)
-        told = _read(line, literals)
-    if told and line[told[1] - 1 : told[1]] != b" ":
-        before = line[line.rfind(b" ", 0, told[1]) + 1 : told[1]]
-        if ADDRESS.match(before):
+    for literal in literals:
+        for pattern in HARMLESS_BY_LITERAL.get(literal, ()):
+            line = pattern.sub(lambda part: b" " * len(part[0]), line)
+    told = None
+    for literal in literals:
+        for row in BY_LITERAL.get(literal, ()):
+            found = row.found(line)
+            if found and (not told or RANK[found.cause] < RANK[told.cause]):
+                told = found
+    if told and told.cause not in NOTES:
+        word = max(line.rfind(mark, 0, told.start) for mark in (b" ", b'"')) + 1
+        if ADDRESS.match(line, word, told.start):
             return None
     return told
 
 
 def is_own(line: bytes) -> bool:
     """Return whether a line was printed by one of these commands."""
-    return line[:1] in OWN_BEGINS and bool(OWN.match(line))
-
-
-def _read(line: bytes, literals: Sequence[bytes]) -> Told | None:
-    told: Told | None = None
-    lowest = len(RANK)
-    for literal in literals:
-        for rank, pattern, before, word in BY_LITERAL.get(literal, ()):
-            if rank >= lowest:
-                break
-            found = pattern.search(line)
-            while found and before and not before.fullmatch(line, 0, found.start()):
-                found = pattern.search(line, found.end())
-            if found:
-                cause = KILLED.name if found.lastgroup == "killed" else word.cause
-                if RANK[cause] < lowest:
-                    told, lowest = (cause, found.start(), word), RANK[cause]
-    return told
+    return bool(OWN.match(line))
