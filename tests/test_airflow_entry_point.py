@@ -74,15 +74,18 @@ def test_airflow_survives_without_the_startup_file_and_warns_once_in_each_proces
 
 
 BROKEN = "sys.modules['airflow_setproctitle_shim.diagnosis.status'] = None"
+SAYS = "from airflow_setproctitle_shim.diagnosis import status; status.why_skipped = lambda: "
 
 
 @pytest.mark.parametrize(
     ("before", "why"),
     [
         ("", ": Python was started with -S and reads no startup file. Start it without -S."),
+        (f"{SAYS}('it is gone', ('a line', 'another'))", ": it is gone. Mend it with: a line"),
+        (f"{SAYS}('', ())", "; see: python -m airflow_setproctitle_shim status"),
         (BROKEN, "; the reason could not be found out (ModuleNotFoundError: "),
     ],
-    ids=["-S", "the diagnosis is broken"],
+    ids=["-S", "it can be mended", "nobody knows", "the diagnosis is broken"],
 )
 def test_the_entry_point_warns_once_why_the_startup_file_did_not_switch_on(
     before: str, why: str, make_venv: Callable[..., Venv]

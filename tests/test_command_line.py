@@ -132,7 +132,7 @@ def test_a_file_that_could_not_be_printed_is_a_failure_but_where_its_reader_left
 
 INTERRUPTED = f"""
 import os, runpy, signal, sys
-signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGINT, eval(sys.argv.pop(1)))
 begins = sys.argv.pop(1)
 class Interrupting:
     @staticmethod
@@ -146,9 +146,31 @@ runpy.run_module({SHIM!r}, run_name="__main__")
 @pytest.mark.parametrize("module", ["cli", "status", "environment"])
 def test_ctrl_c_ends_it_without_a_traceback(module: str) -> None:
     begins = f"{SHIM}.diagnosis.{module}"
-    command = [sys.executable, "-c", INTERRUPTED, begins, "status"]
+    handler = "signal.default_int_handler"
+    command = [sys.executable, "-c", INTERRUPTED, handler, begins, "status"]
     done = subprocess.run(command, check=False, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (-signal.SIGINT, "")
+
+
+def test_where_ctrl_c_is_ignored_it_stays_so() -> None:
+    """As in a shell's background jobs."""
+    begins = f"{SHIM}.diagnosis.cli"
+    command = [sys.executable, "-c", INTERRUPTED, "signal.SIG_IGN", begins, "--version"]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert (done.returncode, done.stdout.strip()) == (0, shim.__version__)
+
+
+FIRST = f"""
+import runpy, sys
+sys.path.insert(0, "/first")
+try: runpy.run_module({SHIM!r}, run_name="__main__")
+except SystemExit: print(sys.path[0])
+"""
+
+
+def test_no_other_directory_than_the_working_one_is_taken_off_the_path() -> None:
+    command = [sys.executable, "-c", FIRST, "--version"]
+    assert subprocess.check_output(command, text=True).split() == [shim.__version__, "/first"]
 
 
 LOADED = "import sys; print(*sys.modules)"

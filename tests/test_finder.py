@@ -133,10 +133,12 @@ class Other:
     exec_module = staticmethod(lambda module: None)
 
 
-def at_line(number: int, what: Callable[[], None], call: Callable[[], object]) -> bool:
-    """Call, and do `what` before the line of ours with that number, as another thread might.
+def at_step(
+    number: int, what: Callable[[], None], call: Callable[[], object], steps: str = "line"
+) -> bool:
+    """Call, and do `what` before our step with that number, as another thread might.
 
-    Returns whether there was such a line.
+    Steps are lines, or operations of the interpreter ("opcode"). Returns whether there was such a step.
     """
     left = number
 
@@ -144,8 +146,9 @@ def at_line(number: int, what: Callable[[], None], call: Callable[[], object]) -
         nonlocal left
         if frame.f_globals is not vars(shim):
             return None
-        left -= event == "line"
-        if left < 0:
+        frame.f_trace_opcodes = steps == "opcode"
+        left -= event == steps
+        if left < 0 and event == steps:
             sys.settrace(None)
             what()
         return trace
@@ -160,27 +163,43 @@ def at_line(number: int, what: Callable[[], None], call: Callable[[], object]) -
 
 def test_activate_loses_no_finder_that_another_thread_inserts_meanwhile() -> None:
     finders = list(sys.meta_path)
-    line = 0
-    while at_line(line, lambda: sys.meta_path.insert(0, Other), shim.activate):
+    step = 0
+    while at_step(step, lambda: sys.meta_path.insert(0, Other), shim.activate, "opcode"):
         assert shim.is_active() and sys.meta_path.count(Other) == 1
         shim.deactivate()
         sys.meta_path[:] = finders
-        line += 1
-    assert shim.is_active() and line > 5
+        step += 1
+    assert shim.is_active() and step > 50
+
+
+def test_deactivate_loses_another_threads_list_in_one_line_only() -> None:
+    """As its docstring says: in the one that puts another list there itself."""
+    finders = list(sys.meta_path)
+    step = lost = 0
+    shim.activate()
+    while at_step(
+        step, lambda: setattr(sys, "meta_path", [Other, *sys.meta_path]), shim.deactivate
+    ):
+        assert not shim.is_active()
+        lost += Other not in sys.meta_path
+        sys.meta_path = finders[:]
+        shim.activate()
+        step += 1
+    assert lost == 1 and step > 5
 
 
 def test_what_another_thread_removes_meanwhile_does_not_hide_the_finder() -> None:
     shim.activate()
     found: list[bool] = []
-    line = 0
+    step = 0
     sys.meta_path.insert(0, Other)
-    while at_line(
-        line, lambda: sys.meta_path.remove(Other), lambda: found.append(shim.is_active())
+    while at_step(
+        step, lambda: sys.meta_path.remove(Other), lambda: found.append(shim.is_active())
     ):
         sys.meta_path.insert(0, Other)
-        line += 1
+        step += 1
     sys.meta_path.remove(Other)
-    assert all(found) and line > 3
+    assert all(found) and step > 3
 
 
 def test_deactivate_makes_no_other_threads_import_skip_a_finder() -> None:

@@ -7,6 +7,7 @@ import importlib
 import importlib.util
 import os
 import pickle
+import signal
 import subprocess
 import sys
 import types
@@ -96,7 +97,42 @@ def test_what_was_imported_while_active_is_native_afterwards_and_a_reload_change
     assert not is_native(late.setproctitle)
     shim.deactivate()
     assert late.setproctitle is native.setproctitle is original
-    assert kept() == native.getproctitle()
+    title = native.getproctitle()
+    native.setproctitle("by the native function")
+    assert kept() == "by the native function"
+    native.setproctitle(title)
+
+
+def test_what_was_given_back_is_neutralised_again_where_its_module_is_gone_meanwhile(
+    native: types.ModuleType, elsewhere: types.ModuleType
+) -> None:
+    shim.activate()
+    shim.deactivate()
+    assert is_native(elsewhere.setproctitle)
+    forget()
+    shim.activate()
+    assert not is_native(elsewhere.setproctitle)
+
+
+def test_a_dropped_module_that_holds_itself_is_walked_over_once(
+    native: types.ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    user_of(monkeypatch, module=native)
+    vars(native)["itself"] = native
+    forget()
+    again = importlib.import_module("setproctitle")
+
+    def hangs(*_: object) -> None:
+        raise AssertionError("it walks on and on")
+
+    handler = signal.signal(signal.SIGALRM, hangs)
+    signal.alarm(20)
+    try:
+        shim.activate()
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, handler)
+    assert not is_native(native.setproctitle) and not is_native(again.setproctitle)
 
 
 def test_of_a_module_that_was_imported_twice_nothing_native_is_left(
@@ -234,7 +270,17 @@ class OddDict:
         raise RuntimeError("no dictionary")
 
 
-ODD = {"none": None, "a number": 7, "a class": Hostile, "odd": OddDict(), "lazy": Hostile("lazy")}
+ListForDict = type("ListForDict", (), {"__dict__": []})
+
+
+ODD = {
+    "none": None,
+    "a number": 7,
+    "a class": Hostile,
+    "odd": OddDict(),
+    "odder": ListForDict(),
+    "lazy": Hostile("lazy"),
+}
 
 
 def test_odd_entries_of_sys_modules_are_not_asked_and_do_no_harm(

@@ -296,6 +296,47 @@ def test_what_a_signal_handler_raises_reaches_the_program_and_titles_go_on(
     assert out.splitlines() == ["reached the program", "reached the program", "shows last"]
 
 
+PREPARED_ONCE = """
+import signal
+prepared = []
+def prepare(**_):
+    if prepared: raise RuntimeError("a second time")
+    prepared.append(True)
+    signal.raise_signal(signal.SIGUSR1)
+set_to = print
+"""
+RAISING_IN_THE_PREPARATION = """
+import signal
+def handle(*_): raise TimeoutError
+signal.signal(signal.SIGUSR1, handle)
+try: import setproctitle
+except TimeoutError: print("reached the program")
+import setproctitle
+setproctitle.setproctitle("last")
+"""
+
+
+def test_what_a_signal_handler_raises_when_processtitle_is_ready_does_not_prepare_it_again(
+    with_processtitle: Callable[..., str],
+) -> None:
+    out = with_processtitle(PREPARED_ONCE, RAISING_IN_THE_PREPARATION)
+    assert out.splitlines() == ["reached the program", "last"]
+
+
+def test_what_is_raised_in_c_and_is_no_failure_of_processtitles_reaches_the_program(
+    with_processtitle: Callable[..., str],
+) -> None:
+    """It has no function of Python's, so that its type alone tells."""
+    source = "def prepare(**_): pass\nset_to = {'last': print('shows')}.__getitem__\n"
+    code = """
+import setproctitle
+try: setproctitle.setproctitle("first")
+except KeyError: print("reached the program")
+setproctitle.setproctitle("last")
+"""
+    assert with_processtitle(source, code).splitlines() == ["shows", "reached the program"]
+
+
 WARNED = """
 import signal, warnings
 class SoftTimeLimitExceeded(Exception): pass
@@ -429,11 +470,22 @@ def test_threads_that_set_titles_while_the_interpreter_ends_abort_no_process(ven
 
 # --- where it does not work
 
+# What it raises has last come through a function of another module.
+HOOK = """
+hook = {"__name__": "hook"}
+exec("def find_spec(): raise ImportError('blocked')", hook)
+hook["find_spec"]()
+"""
 BROKEN = {
     "missing": ("raise ImportError('not here')", "ImportError: not here", True),
     "too old": (
         "def prepare(): pass\nset_to = None\n",
         "TypeError: prepare() got an unexpected",
+        True,
+    ),
+    "blocked by an import hook": (
+        HOOK,
+        "ImportError: blocked",
         True,
     ),
     "failing": (
