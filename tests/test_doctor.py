@@ -90,6 +90,7 @@ def test_what_people_brought_has_the_cause_that_was_found_and_what_helped(
     advice = [line for cause in told.deaths.values() for line in cause["advice"]]
     for words in truth["advice has"] if told.deaths else ():
         assert words in " ".join(advice) and words in told.text
+    assert all(cause["source"] in told.text for cause in told.deaths.values())
     for words in truth["advice has"] if not told.deaths else ():
         assert words in " ".join(told.data["advice"])
     for words in truth.get("not said", ()):

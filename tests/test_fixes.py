@@ -451,6 +451,8 @@ def test_what_no_line_mends_is_told_without_one(
     told = place.status()
     assert not told["ok"] and says in told["says"] and "Workers can crash." in told["says"]
     assert not told["fixes"]
+    # Where something comes first it can be imported.
+    assert told["titles"].startswith("none: ") is ("comes first" not in says)
 
 
 @pytest.mark.parametrize(

@@ -64,11 +64,12 @@ def getproctitle():
 # What stands in users' environments, too.
 AT_FORK = "import os, signal, time; os.register_at_fork(after_in_child=lambda: {})"
 NOISY = """
-import atexit, os, pathlib, threading, time
+import atexit, os, pathlib, threading, time, warnings
 print("hello")
 atexit.register(print, "good-bye")
 atexit.register(pathlib.Path(__file__).with_name("waited for").touch)
 os.register_at_fork(after_in_child=lambda: print("a child"))
+os.register_at_fork(before=lambda: warnings.warn("a fork"))
 threading.Thread(target=time.sleep, args=[20]).start()
 """
 
@@ -309,6 +310,7 @@ def test_what_others_print_or_leave_running_does_not_disturb_it(
     monkeypatch.chdir(tmp_path)
     status, data = probed(capfd, "-n", "2")
     assert (status, data["says"]) == (0, "OK: the shim works.")
+    assert data["with"]["stderr"] == ""
     assert data["ps"] == ["probe: worker 1", "probe: worker 2"][: 2 * bool(value)]
     assert not (tmp_path / "path/waited for").exists()
 

@@ -33,7 +33,7 @@ STATUS = Help("Run `status` with the Python of the program that died.")
 SPAWN = Help(
     "Start workers by spawn or exec, not by fork, where the program lets you: "
     'multiprocessing.set_start_method("spawn"), celery worker --pool threads, '
-    "rq worker --worker-class rq.SimpleWorker."
+    "rq worker -w rq.SpawnWorker (from RQ 2.2 on)."
 )
 NO_FORK = Help(
     "Do not fork there: subprocess starts a program by posix_spawn if it is given a full path "

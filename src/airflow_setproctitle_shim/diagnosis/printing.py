@@ -69,6 +69,8 @@ def _of_death(death: Death, installed: str) -> list[str]:
     last = death.last
     lines = _wrapped(f"{death.count} sign{'s' * (death.count > 1)} of {death.cause}: {death.says}")
     lines += _rows(death.label, death.advice)
+    if death.source:
+        lines.append(f"  see   {death.source}")
     lines.append("  ".join(filter(None, ["  last", last.time, last.place])))
     if death.prevented is not False:  # Then it matters which came first.
         lines.append(f"  shim  installed {installed}")

@@ -18,6 +18,7 @@ from .. import OFF, REPLACEMENT, VARIABLE, __version__, finder, is_active, setti
 from . import callers, environment
 
 CRASH = "Workers can crash."
+NOBODY_ANSWERS = "nobody"
 NOBODY = (
     "No program that is known to use setproctitle is installed here, by metadata and a list of "
     "known programs. Your own code was not looked at. Is this the Python that runs your workers?"
@@ -152,7 +153,7 @@ def what_import_does() -> Import:
             return Import("", f"{hook} ({type(error).__name__}: {error})", blocked=True)
         if spec:
             return Import(spec.origin or "", hook)
-    return Import("", "nobody")
+    return Import("", NOBODY_ANSWERS)
 
 
 def why_skipped() -> Skipped:
@@ -238,7 +239,7 @@ def _is_served(answer: Import) -> bool:
 
 def _titles(answer: Import) -> str:
     """Return what becomes of titles."""
-    if not answer.runs:
+    if answer.blocked or answer.by == NOBODY_ANSWERS:
         return "none: no setproctitle can be imported here"
     if not _is_served(answer):
         return f"shown by setproctitle {environment.version('setproctitle')}".rstrip()
