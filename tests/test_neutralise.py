@@ -446,10 +446,14 @@ def test_children_of_a_process_that_imported_it_everywhere_survive_late_activati
 
 INTERRUPTED = """
 import sys
+at_start = {*sys.modules}
 import setproctitle
 from setproctitle import setproctitle as function
 import airflow_setproctitle_shim as shim
 shim.activate(); shim.deactivate()
+# Each module is walked over at each interruption: those that others have imported are left out.
+for name in {*sys.modules} - at_start:
+    if not name.startswith(("airflow_setproctitle_shim", "setproctitle", "wrapt")): del sys.modules[name]
 natives = [setproctitle.setproctitle, setproctitle.getproctitle, function]
 finders = list(sys.meta_path)
 

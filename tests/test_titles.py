@@ -386,6 +386,7 @@ processtitle.begun.wait(60)
 {fork}
 time.sleep = sleep
 atexit._run_exitfuncs()
+setproctitle.setproctitle("after the end")
 print(slept, processtitle.left, flush=True)
 os._exit(0)
 """
@@ -395,7 +396,8 @@ begun, go, left = threading.Event(), threading.Event(), []
 def prepare(**_): pass
 def set_to(title):
     if title == "inside":
-        begun.set(); go.wait(60); left.append(title)
+        begun.set(); go.wait(60)
+    if title != "first": left.append(title)
 """
 # It has a thread, which gets the number of the one that was inside.
 FORKED = """
@@ -464,6 +466,7 @@ print(aborted)
 """
 
 
+@pytest.mark.slow  # as the two above show what it takes, one by one
 def test_threads_that_set_titles_while_the_interpreter_ends_abort_no_process(venv: Venv) -> None:
     assert venv.evaluate(SHUTDOWN, **TITLES) == "0"
 
