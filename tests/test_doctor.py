@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from airflow_setproctitle_shim.diagnosis import advice, causes, cli, doctor, inputs, status
+from airflow_setproctitle_shim.diagnosis.crash_reports import Json
 from airflow_setproctitle_shim.diagnosis.environment import COMMAND
 
 DATA = Path(__file__).parent / "data"
@@ -639,6 +640,7 @@ def test_what_doctor_prints_is_no_sign(tmp_path: Path, capsys: pytest.CaptureFix
     nothing = logged(tmp_path, capsys, "all is well\n")
     for text in (
         told.text,
+        quoted(told.text, "web.1 | "),
         json.dumps(told.data, indent=2),
         nothing.text,
         json.dumps(nothing.data, indent=2),
@@ -673,6 +675,25 @@ ValueError: not enough values to unpack (expected 3, got 0)
     notes = [note["cause"] for note in told.data["notes"]]
     assert notes == ([] if "mine" in frame else ["celery-billiard"])
     assert ("billiard<4.3" in told.text) is bool(notes) and told.status == 0
+
+
+def test_other_json_is_not_read_as_a_crash_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    taken: list[bytes] = []
+    take = Json.take
+
+    def counted(self: Json, raw: bytes) -> bool:
+        taken.append(raw)
+        return take(self, raw)
+
+    monkeypatch.setattr(Json, "take", counted)
+    other = '{\n  "event": "process exited",\n  "exit_code": 0\n}\n'
+    assert logged(tmp_path, capsys, other * 10_000).counts == {}
+    # What stands behind the last lines of a block is not known.
+    assert 0 < len(taken) < 1000
+    report = (DATA / "crash-reports/python3.12-kalite2844.ips").read_text("utf-8")
+    assert logged(tmp_path, capsys, other * 1000 + report).counts == {"_scproxy": 1}
 
 
 # --- inputs
