@@ -677,6 +677,18 @@ ValueError: not enough values to unpack (expected 3, got 0)
     assert ("billiard<4.3" in told.text) is bool(notes) and told.status == 0
 
 
+@pytest.mark.parametrize("symbol", ["CoreFoundation`CFStringCreateWithCString", "a.so`a"])
+def test_a_debuggers_stack_in_a_library_that_many_go_through_suggests_that(
+    symbol: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = f"""* thread #1, stop reason = EXC_BAD_ACCESS (code=1, address=0x0)
+  * frame #0: 0x00007ff81b2b5e9b {symbol} + 12
+    frame #1: 0x00007ff81b2b5e9c Python`_PyEval_EvalFrameDefault + 12
+"""
+    cause = "corefoundation" if "CF" in symbol else "unknown"
+    assert logged(tmp_path, capsys, text).counts == {cause: 1}
+
+
 def test_other_json_is_not_read_as_a_crash_report(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
