@@ -214,9 +214,12 @@ def test_a_crash_report_tells_its_cause_in_each_form_that_people_have(
     file.write_bytes(FORMS[form](DATA / f"crash-reports/{name}.ips").encode())
     told = Doctor(capsys, file)
     assert told.counts == {REPORTS[name]: 1}
-    assert told.deaths[REPORTS[name]]["sure"] == "report"
+    death = told.deaths[REPORTS[name]]
+    assert death["sure"] == "report"
+    is_beyond_the_shim = REPORTS[name] not in ("setproctitle", "unknown", "not fork")
+    assert (doctor.NOT_ALONE in death["says"]) is is_beyond_the_shim
     assert told.data["looked_at"] == {"crash report": 1} and not told.data["not_read"]
-    last = told.deaths[REPORTS[name]]["last"]
+    last = death["last"]
     assert (last["place"], last["time"]) == (str(file), "2025-01-07 15:12:30.1013 +0000")
     assert told.status == int(REPORTS[name] != "not fork")
 
@@ -513,6 +516,47 @@ Current thread's C stack trace (most recent call first):
     text = dump(FRAMES["unknown"][0] + stack)
     told = logged(tmp_path, capsys, text)
     assert told.counts == {"_scproxy": 1} and "get_proxies" in told.deaths["_scproxy"]["frame"]
+
+
+@pytest.mark.parametrize(
+    ("frame", "cause"),
+    [
+        ("_setproctitle.cpython-39-darwin.so  0x000000010bf2c888 set_title + 80", "setproctitle"),
+        ("CoreFoundation  0x000000010bf2c888 CFStringCreate + 80", "unknown"),
+    ],
+)
+def test_uwsgis_stack_names_what_is_sure_and_nothing_that_many_go_through(
+    frame: str, cause: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = f"""!!! uWSGI process 20991 got Segmentation Fault !!!
+*** backtrace of 20991 ***
+0   libuwsgi.so   0x0000000104b1822c uwsgi_backtrace + 44
+1   {frame}
+*** end of backtrace ***
+"""
+    told = logged(tmp_path, capsys, text)
+    assert told.counts == {cause: 1}
+    assert ("1   _setproctitle" in told.deaths[cause]["frame"]) is (cause == "setproctitle")
+
+
+def test_what_a_debugger_shows_of_the_thread_that_died_when_it_is_asked_again_counts(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stopped = "* thread #1, stop reason = EXC_BAD_ACCESS (code=1, address=0x0)\n"
+    first, other, again = (
+        f"    frame #{number}: 0x00007ff81b2b5e9b {image}`f + 12\n"
+        for number, image in enumerate(("a.so", "b.so", "_scproxy.cpython-312-darwin.so"))
+    )
+    text = f"{stopped}{first}  thread #2\n{other}{stopped}{again}"
+    assert logged(tmp_path, capsys, text).counts == {"_scproxy": 1}
+
+
+def test_a_stack_without_a_head_ends_where_the_next_dump_begins(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stack = dump(FRAMES["_scproxy"][0]).partition("\n\n")[2]
+    text = f"{stack}\n{dump(FRAMES['libpq'][0])}"
+    assert logged(tmp_path, capsys, text).counts == {"_scproxy": 1, "libpq": 1}
 
 
 # --- lines and logs
