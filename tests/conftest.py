@@ -31,6 +31,7 @@ def nothing_is_left() -> Iterator[None]:
     shim.finder.process_title = None
     if not shim.is_active():
         shim.finder.wrappers.clear()
+        shim.finder.sync = None  # It would walk over all modules at each deactivate().
 
 
 @pytest.fixture(scope="session")
