@@ -22,6 +22,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import uuid
 from collections.abc import Callable, Iterator
 from datetime import date
 from pathlib import Path
@@ -99,7 +100,7 @@ from setproctitle import setproctitle
 title = "airflow worker -- LocalExecutor: idle"
 print(min(timeit.repeat("setproctitle(title)", globals=globals(), number=20_000, repeat=5)) / 20_000)
 """
-# What programs write when a worker was killed. {n} makes the lines differ.
+# What programs write when a worker was killed. {n} and {id} make the lines differ.
 DEATHS = {
     "gunicorn": "[2026-11-27 10:05:27 +0000] [1] [ERROR] Worker (pid:{n}) was sent SIGSEGV!\n",
     "Celery": "[2026-11-27 10:05:27,123: ERROR/MainProcess] Process 'ForkPoolWorker-{n}' pid:{n} exited"
@@ -108,6 +109,8 @@ DEATHS = {
     " (PID={n}) exited with exit code -11 - re-launching\n",
     "Airflow 3": "2026-11-27 10:05:27 [info     ] Process exited                 [supervisor]"
     " exit_code=<Negsignal.SIGSEGV: -11> pid={n} signal_sent=SIGSEGV\n",
+    "Celery's tasks": "[2026-11-27 10:05:27,123: ERROR/MainProcess] Task {id} raised WorkerLostError('Worker exited"
+    " prematurely: signal 11 (SIGSEGV) Job: {n}.')\n",
     "a shell": "/usr/local/bin/run.sh: line 3: {n} Segmentation fault: 11  gunicorn app\n",
     "Objective-C": "objc[{n}]: +[NSString initialize] may have been in progress in another thread when"
     " fork() was called.\n",
@@ -124,6 +127,7 @@ NO_DEATHS = {
     "    raise ValueError({n})\n" * 3 + "ValueError: {n}\n",
     "lines of JSON": '{{"event": "process exited", "exit_code": 0, "status_code": {n}, "signal": null,'
     ' "timestamp": "2026-11-27T10:00:00Z"}}\n',
+    "one line": '{{"event": "process exited", "exit_code": 0, "pid": {n}}}, ',
     "JSON in columns": '{{\n  "event": "process exited",\n  "exit_code": 0,\n'
     + '  "argument": "a value of some length, as most have",\n' * 9
     + '  "pid": {n},\n  "children": [\n    {n}\n  ]\n}}\n',
@@ -299,7 +303,11 @@ def status(at: Workshop) -> Iterator[Figure]:
 def doctor(at: Workshop) -> Iterator[Figure]:
     """CPU seconds and memory that `doctor` takes for a log of 100 MB."""
     lines = {**DEATHS, **NO_DEATHS}
-    kinds = {kind: "".join(line.format(n=n) for n in range(10_000)) for kind, line in lines.items()}
+    ids = [uuid.uuid5(uuid.NAMESPACE_OID, str(n)) for n in range(10_000)]
+    kinds = {
+        kind: "".join(line.format(n=n, id=id_) for n, id_ in enumerate(ids))
+        for kind, line in lines.items()
+    }
     kinds.update(
         (path.stem, path.read_text()) for path in sorted(ROOT.glob("tests/data/logs/*.log"))
     )

@@ -11,8 +11,8 @@ import time
 from collections.abc import Iterator
 from typing import BinaryIO, cast
 
-BLOCK = 2**20  # bytes
-LONGEST_LINE = 2**24  # bytes; a longer one is read in parts
+BLOCK = 2**19  # bytes
+LONGEST_LINE = 2**22  # bytes; a longer one is read in parts
 SAVE_AS_TEXT = "open it, and save it as plain text in UTF-8"
 QUIET = 3  # seconds, after which it is said that reading goes on
 

@@ -212,7 +212,7 @@ class Reader:
         key = LONG_NUMBER.sub(b"0000", raw)
         if key not in self._told:
             self._told[key] = words.read(raw, look.literals)
-        if not (told := self._told[key]) or words.is_own(raw):
+        if not (told := self._told[key]):
             return
         if told.word.above:
             index = number - self._number

@@ -299,11 +299,17 @@ def read(line: bytes, literals: Sequence[bytes]) -> Told | None:
             found = row.found(line)
             if found and (not told or RANK[found.cause] < RANK[told.cause]):
                 told = found
-    if told and told.cause not in NOTES:
-        word = max(line.rfind(mark, 0, told.start) for mark in (b" ", b'"')) + 1
-        if ADDRESS.match(line, word, told.start):
-            return None
-    return told
+    if not told or is_own(line):
+        return None
+    return None if told.cause not in NOTES and _is_in_address(line, told.start) else told
+
+
+def _is_in_address(line: bytes, start: int) -> bool:
+    """Return whether what begins there is part of a path or of an address."""
+    if line[start - 1 : start] in (b" ", b'"', b""):
+        return False
+    word = max(line.rfind(b" ", 0, start), line.rfind(b'"', 0, start)) + 1
+    return bool(ADDRESS.match(line, word, start))
 
 
 def is_own(line: bytes) -> bool:
