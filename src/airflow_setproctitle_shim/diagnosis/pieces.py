@@ -215,9 +215,8 @@ class Reader:
         if not (told := self._told[key]):
             return
         if told.word.above:
-            index = number - self._number
-            above = b"\n".join([*self._block[max(0, index - ABOVE) : index], raw])
-            if not re.search(told.word.above.encode(), above):
+            lines = [*self._above(number)[-ABOVE:], raw]
+            if not any(re.search(told.word.above.encode(), line) for line in lines):
                 return
         kept = self._keep(told.cause, LINE)
         kept.number, kept.raw = number, raw
@@ -265,10 +264,13 @@ class Reader:
         self._number = max(self._number, behind - 1)
         self._block = []
 
+    def _above(self, number: int) -> list[bytes]:
+        """Return the lines of the block above a line."""
+        return self._block[: max(0, number - self._number)]
+
     def _time_above(self, number: int) -> str:
         """Return the last time that stands above a line."""
-        above = self._block[: max(0, number - self._number)] if self._has_times else []
-        for line in reversed(above):
+        for line in reversed(self._above(number) if self._has_times else []):
             if times := list(TIME.finditer(line)):
                 return times[-1][0].decode()
         return self._time
