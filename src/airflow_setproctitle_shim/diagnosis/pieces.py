@@ -126,41 +126,38 @@ class Reader:
     def _read_block(self, bare: list[bytes]) -> None:
         """Read the lines in which something is sought, and all lines of a report in JSON. `bare`:
         the lines without their digits, as logs repeat lines with other numbers."""
-        looks = _looks(dict.fromkeys(bare))
+        looks = _looks(dict(zip(bare, self._block)))
         with_key = {key for key, look in looks.items() if not KEYS.isdisjoint(look.literals)}
         for index, key in enumerate(bare):
-            look = looks.get(key)
-            if look is None:
-                if self._piece is None or self._piece.is_patient:
-                    continue
-                look = NOTHING
-            elif Json in look.kinds and index + NEAR < len(bare):
+            look = looks.get(key, NOTHING)
+            if look is NOTHING and (self._piece is None or self._piece.is_patient):
+                continue
+            if Json in look.kinds and index + NEAR < len(bare):
                 # What stands behind the block is not known.
                 near = bare[index : index + NEAR] if with_key else []
                 if with_key.isdisjoint(near):
                     look = look._replace(kinds=())  # other JSON
-            if self._piece or look.kinds:
-                end = b"\n" if index + 1 < len(bare) else b""
-                self._read(Line(self._number + index, self._block[index] + end, look))
-            elif look.may_have_words:
+            if self._piece is None and not look.kinds:
                 self._say(self._number + index, self._block[index], look)
+                continue
+            end = b"\n" if index + 1 < len(bare) else b""
+            line = Line(self._number + index, self._block[index] + end, look)
+            parts = _parts(line.raw, look.literals) if look.may_have_parts else []
+            if len(parts) > 1:
+                self._take_parts(line.number, parts)
+            else:
+                self._take(line)
 
-    def _read(self, line: Line) -> None:
-        """Read a line, or the parts of one that hold lines of their own."""
-        parts = _parts(line.raw, line.look.literals) if line.look.may_have_parts else []
-        if len(parts) < 2:
-            self._take(line)
-            return
+    def _take_parts(self, number: int, parts: list[bytes]) -> None:
+        """Read the lines that a line holds."""
         bare = [part.translate(None, DIGITS) for part in parts]
-        looks = _looks(dict.fromkeys(bare))
+        looks = _looks(dict(zip(bare, parts)))
         for key, part in zip(bare, parts):
-            self._take(Line(line.number, part, looks.get(key, NOTHING)))
+            self._take(Line(number, part, looks.get(key, NOTHING)))
 
     def _take(self, line: Line, is_again: bool = False) -> None:
         """Give a line to the open piece, or else read it alone. `is_again`: it was part of what
         looked like a report and is none."""
-        if words.is_own(line.raw):
-            return
         if self._piece and line.number > self._last + self._piece.patience:
             self._close()
         if self._piece and self._piece.take(line.raw):
@@ -276,25 +273,30 @@ class Reader:
         return self._time
 
 
-def _looks(bare: dict[bytes, None]) -> dict[bytes, Look]:
-    """Return what can be seen in lines without their digits, for those that matter."""
-    text = b"\n".join(bare)
+def _looks(lines: dict[bytes, bytes]) -> dict[bytes, Look]:
+    """Return what can be seen in lines, for those that matter. Of lines that are the same without
+    their digits, which are the keys, one is enough."""
+    text = b"\n".join(lines)
     found: dict[bytes, list[bytes]] = {}
     for literal in LITERALS:
         if literal in text:
-            for line in bare:
-                if literal in line:
-                    found.setdefault(line, []).append(literal)
-    for line in bare:
-        if line.rstrip().endswith(crash_reports.BRACE):
-            found.setdefault(line, []).append(crash_reports.BRACE)
-    return {line: _look(tuple(literals)) for line, literals in found.items()}
+            for bare in lines:
+                if literal in bare:
+                    found.setdefault(bare, []).append(literal)
+    for bare in lines:
+        if bare.rstrip().endswith(crash_reports.BRACE):
+            found.setdefault(bare, []).append(crash_reports.BRACE)
+    return {
+        bare: _look(tuple(literals))
+        for bare, literals in found.items()
+        if not words.is_own(lines[bare])
+    }
 
 
 def _look_at(raw: bytes) -> Look:
     """Return what can be seen in one line."""
     bare = raw.translate(None, DIGITS)
-    return _looks({bare: None}).get(bare, NOTHING)
+    return _looks({bare: raw}).get(bare, NOTHING)
 
 
 @functools.lru_cache(maxsize=1000)

@@ -261,6 +261,7 @@ class Row(NamedTuple):
     word: Word
     pattern: re.Pattern[bytes]
     before: re.Pattern[bytes] | None
+    rank: int  # of the cause that tells most, of those that it may tell
 
     def found(self, line: bytes) -> Told | None:
         """Return what the wording tells, if it stands in a line."""
@@ -277,8 +278,9 @@ class Row(NamedTuple):
 
 
 def _row(word: Word) -> Row:
+    pattern = re.compile(word.pattern.encode())
     before = re.compile(word.before.encode()) if word.before else None
-    return Row(word, re.compile(word.pattern.encode()), before)
+    return Row(word, pattern, before, RANK[KILLED.name if pattern.groupindex else word.cause])
 
 
 BY_LITERAL: dict[bytes, list[Row]] = {
@@ -293,15 +295,14 @@ def read(line: bytes, literals: Sequence[bytes]) -> Told | None:
     for literal in literals:
         for pattern in HARMLESS_BY_LITERAL.get(literal, ()):
             line = pattern.sub(lambda part: b" " * len(part[0]), line)
-    told = None
+    told, rank = None, len(RANK)
     for literal in literals:
         for row in BY_LITERAL.get(literal, ()):
-            found = row.found(line)
-            if found and (not told or RANK[found.cause] < RANK[told.cause]):
-                told = found
-    if not told or is_own(line):
+            if row.rank < rank and (found := row.found(line)) and RANK[found.cause] < rank:
+                told, rank = found, RANK[found.cause]
+    if told and told.cause not in NOTES and _is_in_address(line, told.start):
         return None
-    return None if told.cause not in NOTES and _is_in_address(line, told.start) else told
+    return told
 
 
 def _is_in_address(line: bytes, start: int) -> bool:
