@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from airflow_setproctitle_shim.diagnosis import causes, dumps, words
+from airflow_setproctitle_shim.diagnosis import causes, dumps, pieces, words
 
 
 def read(line: str) -> words.Word | None:
@@ -45,6 +45,18 @@ def test_a_wording_with_a_number_knows_sigkills(word: words.Word) -> None:
     raw = line.encode()
     told = words.read(raw, [literal for literal in words.SOUGHT if literal in raw])
     assert told and told.cause == "killed" and line != word.example
+
+
+@pytest.mark.parametrize("word", words.WORDS, ids=[word.example for word in words.WORDS])
+def test_numbers_matter_only_where_the_code_says_so(word: words.Word) -> None:
+    """As lines that differ in other numbers only are read once."""
+    if word.sought.encode() not in words.WITH_NUMBERS:
+        for digit in "0123456789":
+            assert read(re.sub(r"\d", digit, word.example)) is word
+    else:
+        key = pieces.LONG_NUMBER.sub(b"0000", word.example.encode()).decode()
+        assert read(key) is word
+        assert read(f"{key} 2026 10:05:27,123") is word or "$" in word.pattern
 
 
 @pytest.mark.parametrize("row", words.HARMLESS, ids=[row.example for row in words.HARMLESS])

@@ -13,6 +13,7 @@ from .crash_reports import FRAME, unmarked
 SIGNALS = rb"SIG(?:SEGV|BUS|ABRT|TRAP|ILL)\b"
 
 
+LONGEST_KEPT = 1000  # bytes of a line whose reading is kept for the next dump
 MOST_FRAMES = 200  # faulthandler prints at most 100 of a thread
 
 
@@ -101,20 +102,18 @@ class Dump:
 
     def take(self, raw: bytes) -> bool:
         """Take a line if it is part of this dump. Afterwards the dump may be over."""
-        part = PART.search(raw)
-        kind = part.lastgroup if part else "again"
-        if part is None or kind == "again":
+        kind, frame = _kept_part(raw) if len(raw) < LONGEST_KEPT else _part(raw)
+        if kind in ("", "again"):
             return self._stack_frame(raw) or self._begin(raw)
         if kind == "python":
             if self.is_current:
-                self.python.append(part["file"] + b" " + part["python"])
+                self.python.append(frame)
                 self.lines.append(raw)
                 self.is_over = len(self.lines) == MOST_FRAMES
             return True
-        if kind in ("native", "symbol"):
+        if kind == "native":
             if self.is_current:
-                image = part["binary"] or part["image"]
-                self.native.append(image + b" " + part[kind])
+                self.native.append(frame)
                 self.native_lines.append(raw)
             return bool(self.head)
         if kind == "other":
@@ -173,6 +172,22 @@ class Dump:
         if cause is causes.UNKNOWN:
             return (cause, b"") if self.head else None
         return cause, lines[number]
+
+
+def _part(raw: bytes) -> tuple[str, bytes]:
+    """Return what a line is to a dump, and its frame: "file function" or "image symbol"."""
+    part = PART.search(raw)
+    kind = part.lastgroup if part else None
+    if part is None or kind is None:
+        return "", b""
+    if kind == "python":
+        return kind, part["file"] + b" " + part["python"]
+    if kind in ("native", "symbol"):
+        return "native", (part["binary"] or part["image"]) + b" " + part[kind]
+    return kind, b""
+
+
+_kept_part = functools.lru_cache(maxsize=1000)(_part)
 
 
 @functools.lru_cache(maxsize=100)

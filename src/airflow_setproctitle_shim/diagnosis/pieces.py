@@ -45,7 +45,10 @@ KEYS = frozenset(crash_reports.KEYS)
 # What may stand in one line, with its line ends escaped.
 WITH_ESCAPES = frozenset((b"Python error: ", b"most recent call first", b" Crashed"))
 WITH_PARTS = WITH_ESCAPES | KEYS
+LONGEST_KEPT = 1000  # bytes of a line whose reading is kept for others
+MOST_KEPT = 1000  # lines of a block; those of a log with more are different each time
 DIGITS = b"0123456789"
+ZEROES = bytes.maketrans(DIGITS, b"0" * len(DIGITS))
 # A time, or a number that is no signal's and no status: it does not matter to any wording.
 LONG_NUMBER = re.compile(rb"\d\d(?:\d\d+|:\d\d:\d\d(?:[.,]\d+)?)")
 
@@ -70,6 +73,7 @@ class Look(NamedTuple):
     kinds: tuple[type[Text | Json | Dump], ...]  # of pieces that may begin with it
     may_have_parts: bool  # It may hold lines of its own.
     may_have_words: bool  # It may name a death.
+    has_numbers: bool  # Whether it does depends on numbers.
 
 
 class Line(NamedTuple):
@@ -80,7 +84,7 @@ class Line(NamedTuple):
     look: Look
 
 
-NOTHING = Look((), (), may_have_parts=False, may_have_words=False)
+NOTHING = Look((), (), may_have_parts=False, may_have_words=False, has_numbers=False)
 
 
 class Kept:
@@ -206,10 +210,7 @@ class Reader:
             return
         if b"\x1b[" in raw:
             raw = COLOURS.sub(b"", raw)
-        key = LONG_NUMBER.sub(b"0000", raw)
-        if key not in self._told:
-            self._told[key] = words.read(raw, look.literals)
-        if not (told := self._told[key]):
+        if not (told := self._read(raw, look)):
             return
         if told.word.above:
             lines = [*self._above(number)[-ABOVE:], raw]
@@ -217,6 +218,15 @@ class Reader:
                 return
         kept = self._keep(told.cause, LINE)
         kept.number, kept.raw = number, raw
+
+    def _read(self, raw: bytes, look: Look) -> words.Told | None:
+        """Return what a line tells, which another may have told already but for its numbers."""
+        if len(raw) > LONGEST_KEPT or len(self._told) == MOST_KEPT:
+            return words.read(raw, look.literals)
+        key = LONG_NUMBER.sub(b"0000", raw) if look.has_numbers else raw.translate(ZEROES)
+        if key not in self._told:
+            self._told[key] = words.read(raw, look.literals)
+        return self._told[key]
 
     def _keep(self, cause: str, read: str, is_of_linux: bool = False) -> Kept:
         """Count a sign, and return what is kept of the last one."""
@@ -307,6 +317,7 @@ def _look(literals: tuple[bytes, ...]) -> Look:
         kinds=tuple(kind for kind, begins in KINDS if not begins.isdisjoint(literals)),
         may_have_parts=not WITH_PARTS.isdisjoint(literals),
         may_have_words=not words.LITERALS.isdisjoint(literals),
+        has_numbers=not words.WITH_NUMBERS.isdisjoint(literals),
     )
 
 

@@ -313,6 +313,18 @@ def _is_in_address(line: bytes, start: int) -> bool:
     return bool(ADDRESS.match(line, word, start))
 
 
+def _looks_at_numbers(row: Word | Harmless) -> bool:
+    """Return whether a row tells more of one number than of another."""
+    pattern = row.pattern + getattr(row, "before", "")
+    return bool(re.search(r"[0-9]|\\d", re.sub(r"\{[0-9,]+\}", "", pattern)))
+
+
+# The literals of those rows.
+WITH_NUMBERS = frozenset(
+    row.sought.encode() for row in (*WORDS, *HARMLESS) if _looks_at_numbers(row)
+)
+
+
 def is_own(line: bytes) -> bool:
     """Return whether a line was printed by one of these commands."""
     return bool(OWN.match(line))
