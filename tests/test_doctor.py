@@ -551,6 +551,32 @@ def test_what_a_debugger_shows_of_the_thread_that_died_when_it_is_asked_again_co
     assert logged(tmp_path, capsys, text).counts == {"_scproxy": 1}
 
 
+def test_of_a_pasted_report_without_its_stacks_the_json_below_tells(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = FORMS["text with the JSON below"](DATA / "crash-reports/python3.12-kalite2844.ips")
+    head, below = text.partition("Thread 0::")[0], text.partition("Full Report")[2]
+    told = logged(tmp_path, capsys, f"{head}Full Report{below}")
+    assert told.counts == {"_scproxy": 1} and told.deaths["_scproxy"]["sure"] == "report"
+
+
+def test_a_dump_ends_where_nothing_of_it_has_followed_for_long(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stack = dump(FRAMES["libpq"][0]).partition("\n\n")[2]
+    head = "Fatal Python error: Segmentation fault\n"
+    for lines, counts in ((3, {"libpq": 1}), (100, {"libpq": 1, "unknown": 1})):
+        told = logged(tmp_path, capsys, head + "all is well\n" * lines + stack)
+        assert told.counts == counts
+
+
+def test_a_line_that_looks_like_a_frame_may_name_a_death(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = 'ERROR File "a.py", line 3 in run: worker 7 was sent SIGSEGV!\n'
+    assert logged(tmp_path, capsys, line).counts == {"unknown": 1}
+
+
 def test_a_stack_without_a_head_ends_where_the_next_dump_begins(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -763,6 +789,23 @@ def test_standard_input_is_read(
         monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
         assert cli.main(["doctor", *options, "-"]) == 1
         assert "_scproxy" in capsys.readouterr().out
+
+
+def test_a_long_line_is_read_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inputs, "BLOCK", 100)
+    monkeypatch.setattr(inputs, "LONGEST_LINE", 1000)
+    text = b"one\n" + b"x" * 5000 + b"\nlast"
+    (tmp_path / "a.log").write_bytes(text)
+    parts = list(inputs.blocks(str(tmp_path / "a.log")))
+    assert b"".join(parts) == text and max(map(len, parts)) < 1200 and parts[-1] == b"last"
+
+
+def test_a_nul_in_the_middle_of_a_log_is_no_reason_not_to_read_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(inputs, "BLOCK", 100)
+    told = logged(tmp_path, capsys, "all is well\n" * 20 + "a\0b\nWorker was sent SIGKILL!\n")
+    assert told.counts == {"killed": 1} and not told.not_read
 
 
 def test_a_closed_standard_input_is_named(
