@@ -253,6 +253,16 @@ def test_a_crash_report_that_is_cut_off_does_not_hide_the_log_behind_it(
         assert told.counts["killed"] == 1
 
 
+@pytest.mark.parametrize("end", [":", '",', '": "SIG', "{", "11,", "]", "tru"])
+def test_what_stands_in_the_line_in_which_a_crash_report_is_cut_off_is_read(
+    end: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = (DATA / "crash-reports/python3.12-kalite2844.ips").read_text("utf-8")
+    cut = whole[: whole.index(end, 250) + len(end)]
+    told = logged(tmp_path, capsys, f"{cut}Worker (pid:1) was sent SIGKILL!\nall is well\n")
+    assert told.counts == {"killed": 1, "unknown": 1}
+
+
 CUTS = [
     "...",
     "[...]",

@@ -47,6 +47,11 @@ def test_a_wording_with_a_number_knows_sigkills(word: words.Word) -> None:
     assert told and told.cause == "killed" and line != word.example
 
 
+def test_what_is_sought_has_no_digit() -> None:
+    """As logs are searched without theirs."""
+    assert pieces.LITERALS and not [it for it in pieces.LITERALS if re.search(rb"\d", it)]
+
+
 @pytest.mark.parametrize("word", words.WORDS, ids=[word.example for word in words.WORDS])
 def test_numbers_matter_only_where_the_code_says_so(word: words.Word) -> None:
     """As lines that differ in other numbers only are read once."""

@@ -62,6 +62,7 @@ BRACE = b"{"  # at the end of a line
 PLAIN = re.compile(rb'\s*"\w+" ?: ?(?:"[^"\\]*"|[\d.]+|true|false),?$')
 STRING = re.compile(rb'"(?:[^"\\]|\\.)*"')
 BESIDE_STRINGS = re.compile(rb"(?:[\s\d{}\[\],:.eE+-]|true|false|null)*")
+JSON = re.compile(rb'(?:[\s\d{}\[\],:.eE+-]|true|false|null|"(?:[^"\\]|\\.)*")*')
 KEY = re.compile(rb'\s*"\w+"\s*:')
 LEFT_OUT = re.compile(rb"\W*(?:snip\w*|cut|skipped|omitted|truncated)?\W*")
 VALUE = r'"(?:%s)"\s*:\s*"([^"]*)"'
@@ -287,7 +288,7 @@ class Json:
         self.depth += beside.count(b"{") + beside.count(b"[")
         self.depth -= beside.count(b"}") + beside.count(b"]")
         if not is_json:
-            self.tail = beside.partition(b'"')[2]
+            self.tail = JSON.sub(b"", line, count=1)
             self.is_over = not LEFT_OUT.fullmatch(line)
         elif self.depth <= 0 and line:
             self.is_over = KEYS[0] not in line  # else its body may follow

@@ -1,7 +1,7 @@
 """The table: how programs and systems say, in a line, that a process died.
 
 To add a wording, add a row with an example of it; a test reads the examples. A line is looked at
-only where a row's literal stands in it: choose one that is rare in logs.
+only where a row's literal stands in it: choose one without digits that is rare in logs.
 """
 
 from __future__ import annotations
