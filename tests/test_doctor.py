@@ -253,6 +253,15 @@ def test_a_crash_report_that_is_cut_off_does_not_hide_the_log_behind_it(
         assert told.counts["killed"] == 1
 
 
+def test_of_a_file_whose_beginning_was_not_copied_the_rest_is_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = (DATA / "crash-reports/python3.12-kalite2844.ips").read_text("utf-8")
+    part = whole[whole.index(' "procName"') :]
+    assert logged(tmp_path, capsys, part).counts == {"_scproxy": 1}
+    assert logged(tmp_path, capsys, part * 2).counts == {"_scproxy": 2}
+
+
 @pytest.mark.parametrize("end", [":", '",', '": "SIG', "{", "11,", "]", "tru"])
 def test_what_stands_in_the_line_in_which_a_crash_report_is_cut_off_is_read(
     end: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
