@@ -874,6 +874,7 @@ def test_what_can_be_read_is(name: str, tmp_path: Path, capsys: pytest.CaptureFi
     (tmp_path / name).write_bytes(READABLE[name])
     told = Doctor(capsys, tmp_path / name)
     assert told.counts == {"objective-c": 1} and not told.not_read
+    assert told.deaths["objective-c"]["last"]["quote"] == OBJC
 
 
 UNREADABLE = {
