@@ -11,6 +11,7 @@ import os
 import random
 import re
 import sys
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -776,6 +777,22 @@ def test_a_debuggers_stack_in_a_library_that_many_go_through_suggests_that(
 """
     cause = "corefoundation" if "CF" in symbol else "unknown"
     assert logged(tmp_path, capsys, text).counts == {cause: 1}
+
+
+def test_lines_that_differ_in_ids_and_numbers_are_each_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ids = [uuid.uuid5(uuid.NAMESPACE_OID, str(number)) for number in range(100)]
+    codes = [(0, 1, 139, 11, -11, 137)[number % 6] for number in range(100)]
+    lines = [f"2026-11-27 task {id_} exited with code {code}" for id_, code in zip(ids, codes)]
+    # A line that begins like the end of an id is a line, too.
+    lines.insert(1, "-1234-1234-1234-123456789012 was sent SIGKILL!")
+    told = logged(tmp_path, capsys, "\n".join(lines))
+    unknown, killed = (sum(code in its for code in codes) for its in ({139, 11, -11}, {137}))
+    assert told.counts == {"unknown": unknown, "killed": killed + 1}
+    last = told.deaths["unknown"]["last"]
+    number = int(last["place"].rpartition(":")[2])
+    assert last["quote"] == lines[number - 1] and codes[number - 2] in (139, 11, -11)
 
 
 def test_other_json_is_not_read_as_a_crash_report(

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import BinaryIO, cast
 
 BLOCK = 2**19  # bytes
-LONGEST_LINE = 2**22  # bytes; a longer one is read in parts
+LONGEST_LINE = 2**21  # bytes; a longer one is read in parts
 SAVE_AS_TEXT = "open it, and save it as plain text in UTF-8"
 QUIET = 3  # seconds, after which it is said that reading goes on
 

@@ -51,6 +51,8 @@ DIGITS = b"0123456789"
 ZEROES = bytes.maketrans(DIGITS, b"0" * len(DIGITS))
 # A time, or a number that is no signal's and no status: it does not matter to any wording.
 LONG_NUMBER = re.compile(rb"\d\d(?:\d\d+|:\d\d:\d\d(?:[.,]\d+)?)")
+# A UUID from its first hyphen on: that is found fast. Eight letters stand before it.
+ID = re.compile(rb"-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 
 
 class Sign(NamedTuple):
@@ -108,7 +110,7 @@ class Reader:
         self.looked_at: Counter[str] = Counter()  # its reports by kind
         self.is_cut_off = False  # one of its reports
         self._block: list[bytes] = []  # its lines, without their ends
-        self._has_times = False  # the block
+        self._has_times = self._has_ids = False  # the block
         self._number = 1  # of the line where the block begins
         self._time = ""  # the last one that stands above the block
         self._kept: dict[tuple[str, str, bool], Kept] = {}  # by cause, kind, and whether of Linux
@@ -120,8 +122,9 @@ class Reader:
     def signs(self) -> Iterator[Sign]:
         """Yield the signs in it. Raises what inputs.blocks() raises, after the signs before."""
         for block in inputs.blocks(self.path):
-            self._block, self._has_times = block.split(b"\n"), bool(TIME.search(block))
-            self._read_block(block.translate(None, DIGITS).split(b"\n"))
+            self._block = block.split(b"\n")
+            self._has_times, self._has_ids = bool(TIME.search(block)), bool(ID.search(block))
+            self._read_block(_without_ids(block).translate(None, DIGITS).split(b"\n"))
             yield from self._end_block()
         self._close()
         yield from self._end_block()
@@ -129,7 +132,7 @@ class Reader:
 
     def _read_block(self, bare: list[bytes]) -> None:
         """Read the lines in which something is sought, and all lines of a report in JSON. `bare`:
-        the lines without their digits, as logs repeat lines with other numbers."""
+        the lines without ids and digits, as logs repeat lines with others."""
         looks = _looks(dict(zip(bare, self._block)))
         with_key = {key for key, look in looks.items() if not KEYS.isdisjoint(look.literals)}
         for index, key in enumerate(bare):
@@ -220,10 +223,11 @@ class Reader:
         kept.number, kept.raw = number, raw
 
     def _read(self, raw: bytes, look: Look) -> words.Told | None:
-        """Return what a line tells, which another may have told already but for its numbers."""
+        """Return what a line tells, which one with other ids and numbers may have told before."""
         if len(raw) > LONGEST_KEPT or len(self._told) == MOST_KEPT:
             return words.read(raw, look.literals)
-        key = LONG_NUMBER.sub(b"0000", raw) if look.has_numbers else raw.translate(ZEROES)
+        key = _without_ids(raw) if self._has_ids else raw
+        key = LONG_NUMBER.sub(b"0000", key) if look.has_numbers else key.translate(ZEROES)
         if key not in self._told:
             self._told[key] = words.read(raw, look.literals)
         return self._told[key]
@@ -281,6 +285,12 @@ class Reader:
             if times := list(TIME.finditer(line)):
                 return times[-1][0].decode()
         return self._time
+
+
+def _without_ids(text: bytes) -> bytes:
+    """Return a text without its UUIDs."""
+    *parts, last = ID.split(text)
+    return b"".join(part[:-8] if part[-8:].isalnum() else part for part in parts) + last
 
 
 def _looks(lines: dict[bytes, bytes]) -> dict[bytes, Look]:
