@@ -18,7 +18,15 @@ from typing import Any
 
 import pytest
 
-from airflow_setproctitle_shim.diagnosis import advice, causes, cli, doctor, inputs, status
+from airflow_setproctitle_shim.diagnosis import (
+    advice,
+    causes,
+    cli,
+    crash_reports,
+    doctor,
+    inputs,
+    status,
+)
 from airflow_setproctitle_shim.diagnosis.crash_reports import Json
 from airflow_setproctitle_shim.diagnosis.environment import COMMAND
 
@@ -777,6 +785,18 @@ def test_a_debuggers_stack_in_a_library_that_many_go_through_suggests_that(
 """
     cause = "corefoundation" if "CF" in symbol else "unknown"
     assert logged(tmp_path, capsys, text).counts == {cause: 1}
+
+
+def test_a_crash_report_that_does_not_end_is_not_held_for_ever(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(crash_reports, "LARGEST", 1000)
+    report, lines = Json(), 1
+    assert report.take(b'  "procName" : "Python",\n')
+    while not report.is_over:
+        assert report.take(b'  "a" : 1,\n')
+        lines += 1
+        assert lines < 200
 
 
 def test_lines_that_differ_in_ids_and_numbers_are_each_read(
