@@ -302,6 +302,25 @@ def test_of_a_report_that_people_cut_all_frames_up_to_the_next_thread_count(
     assert told.counts == {"_scproxy": 1} and not told.not_read
 
 
+def test_an_excerpt_that_names_no_process_counts_where_it_tells_a_cause(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = """    Exception Type:        EXC_BAD_ACCESS (SIGSEGV)
+
+and the stack looks like:
+
+```
+Thread 0 Crashed:: Dispatch queue: com.apple.main-thread
+0   libdispatch.dylib  0x00007fff8aab2c13 dispatch_group_async + 533
+1   {image}  0x00007fff915fd228 APL_dgemm + 1100
+```
+"""
+    known = logged(tmp_path, capsys, text.format(image="libBLAS.dylib"))
+    assert known.counts == {"blas": 1}
+    other = logged(tmp_path, capsys, text.format(image="libother.dylib"))
+    assert other.counts == {} and other.data["looked_at"] == {"non-Python report": 1}
+
+
 def test_a_stack_alone_counts_where_it_tells_a_cause_and_not_where_it_may_be_anything(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

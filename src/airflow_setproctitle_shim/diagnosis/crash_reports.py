@@ -211,8 +211,8 @@ class Text:
         if self.full_report and not self.frames:
             return self.full_report.report()
         is_forked = True if any(map(FORKED.search, self.notes)) else None
+        cause, _ = causes.of_native(tuple(self.frames), is_forked=False)
         if not self.title:
-            cause, _ = causes.of_native(tuple(self.frames), is_forked=False)
             fields = self.fields.keys() - UNTELLING
             is_little = len(fields | set(self.notes)) < 2 or fields == {"Process"}
             if cause is causes.UNKNOWN and is_little:
@@ -223,7 +223,9 @@ class Text:
             re.sub(r" \[\d+\]$", "", self.fields.get(name, "")) for name in ("Process", "Path")
         ]
         is_python = any(map(PYTHON.search, [*names, *self.images]))
-        is_likely = not any(names) and (bool(is_forked) or not self.images)
+        # Of an excerpt that names no process, what is known to kill Python's may be that.
+        is_known = bool(is_forked) or cause is not causes.UNKNOWN
+        is_likely = not any(names) and (is_known or not self.images)
         return Report(
             is_python=is_python or is_likely,
             frames=self.frames,

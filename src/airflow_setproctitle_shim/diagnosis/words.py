@@ -163,6 +163,8 @@ WORDS = (
     # What names a library of macOS.
     Word(who="setproctitle's frame", example="darwin_set_process_title + 80", cause="setproctitle",
          sought="darwin_set_process_title", pattern=r"darwin_set_process_title"),
+    Word(who="fork()'s frame", example="fork -> _pthread_atfork_child_handlers -> nw_settings",
+         cause="fork", sought="_pthread_atfork", pattern=r"_pthread_atfork_child_handlers"),
     Word(who="Objective-C", cause="objective-c", sought="fork() was called",
          example="objc[1]: +[A initialize] may have been in progress when fork() was called.",
          pattern=r"when fork\(\) was called"),
