@@ -153,6 +153,8 @@ def at_step(
             what()
         return trace
 
+    # Python 3.12 looks at settrace() whether any frame asks for operations.
+    sys._getframe().f_trace_opcodes = steps == "opcode"
     sys.settrace(trace)
     try:
         call()
