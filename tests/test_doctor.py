@@ -200,6 +200,7 @@ FORMS: dict[str, Callable[[Path], str]] = {
         f"It crashed:\n\n```{as_text(ips, 'new').lstrip('-').lstrip()}```\nWhy?\n"
     ),
     "with a web page's blanks": lambda ips: as_text(ips, "new").replace("  ", "\xa0 "),
+    "a file with a web page's blanks": lambda ips: ips.read_text("utf-8").replace(" ", "\xa0"),
     "of PyPy": lambda ips: ips.read_text("utf-8").replace("ython", "yPy"),
     "in an e-mail": lambda ips: quoted(as_text(ips, "old"), "> ", "\r\n"),
     "a file in an e-mail": lambda ips: quoted(ips.read_text("utf-8"), "> "),
@@ -758,6 +759,7 @@ def test_what_doctor_prints_is_no_sign(tmp_path: Path, capsys: pytest.CaptureFix
     for text in (
         told.text,
         quoted(told.text, "web.1 | "),
+        told.text.replace("  ", "\xa0 "),
         json.dumps(told.data, indent=2),
         nothing.text,
         json.dumps(nothing.data, indent=2),
@@ -816,6 +818,44 @@ def test_a_crash_report_that_does_not_end_is_not_held_for_ever(
         assert report.take(b'  "a" : 1,\n')
         lines += 1
         assert lines < 200
+
+
+@pytest.mark.parametrize(
+    ("line", "count"),
+    [
+        ("stopped by signal 11", 1),
+        ("stopped by signal 11 of 139", 0),
+        ("stopped by signal 11.5", 0),
+        ('{"event":"see https://x.org/a#by-signal.","signal":-6,"signal_name":"SIGABRT"}', 1),
+        ('{"event":"see https://x.org/a","exit_code":"Negsignal.SIGABRT"}', 1),
+        ("see https://x.org/SIGABRT", 0),
+        ("see https://x.org/?q=SIGABRT", 0),
+    ],
+)
+def test_what_stands_around_a_word_decides(
+    line: str, count: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert sum(logged(tmp_path, capsys, f"{line}\n").counts.values()) == count
+
+
+def test_a_line_is_not_judged_by_those_below_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Not even where it is kept, as it may begin a stack, until the next block is read."""
+    line = 'File "a.py", line 3 in f: not enough values to unpack (expected 3, got 0)\n'
+    monkeypatch.setattr(inputs, "BLOCK", 2000)
+    first = f"{'x' * (1999 - len(line))}\n{line}"
+    below = "see celery/app/trace.py\n" * 40 + "Worker was sent SIGKILL!\n"
+    told = logged(tmp_path, capsys, first + below)
+    assert told.counts == {"killed": 1} and told.data["notes"] == []
+
+
+def test_a_cause_that_a_line_names_is_told_as_a_guess(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = logged(tmp_path, capsys, "fork -> _pthread_atfork_child_handlers -> SIGSEGV\n")
+    fork = told.deaths["fork"]
+    assert (fork["sure"], fork["label"]) == ("line", "try") and " can die" in fork["says"]
 
 
 def test_lines_that_differ_in_ids_and_numbers_are_each_read(

@@ -147,6 +147,20 @@ COPIES: dict[str, Callable[[str], str]] = {
 }
 
 
+@pytest.mark.parametrize("copy", COPIES)
+def test_a_report_a_dump_and_a_line_are_read_however_they_were_copied(
+    copy: str, tmp_path: Path
+) -> None:
+    text = FORMS["new text"](DATA / "crash-reports/python3.12-kalite2844.ips").lstrip("\n")
+    cause, frames = DUMPS[0]
+    text += f"{dump(frames)}\nWorker (pid:1) was sent SIGKILL!\n"
+    (tmp_path / "a.log").write_bytes(COPIES[copy](text).encode())
+    found = Counter[str]()
+    for sign in Reader(str(tmp_path / "a.log")).signs():
+        found[sign.cause] += sign.number
+    assert found == {"_scproxy": 1, cause: 1, "killed": 1}
+
+
 @pytest.mark.parametrize("number", range(SEED, SEED + 12))
 def test_what_stands_one_below_the_other_is_read_as_if_each_stood_alone(
     number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

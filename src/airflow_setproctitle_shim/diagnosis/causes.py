@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import operator
 import re
 from typing import NamedTuple
 
@@ -66,6 +65,7 @@ CAUSES = (
         "the network.",
         was_doing="It died while it started another program.",
         often="On a Mac that is often fork() itself, once the program has used the network.",
+        line="A line names a part of fork() in which macOS's network library can die.",
         helps=(advice.NO_FORK, advice.SPAWN),
         source="https://github.com/NousResearch/hermes-agent/issues/97296",
         native=r"\b_pthread_atfork_child_handlers\b|\w_child_has_forked\b",
@@ -199,13 +199,10 @@ ALL = (*CAUSES, KILLED, UNKNOWN, NOT_FORK, API, BILLIARD)
 BY_NAME = {cause.name: cause for cause in ALL}
 
 
-Patterns = tuple[tuple[Cause, re.Pattern[str]], ...]
-
-
-def _patterns(column: str) -> Patterns:
+def _patterns(column: str) -> list[tuple[Cause, re.Pattern[str]]]:
     """Return a column of the table, made ready, without what is empty."""
-    column_of = operator.attrgetter(column)
-    return tuple((cause, re.compile(column_of(cause))) for cause in CAUSES if column_of(cause))
+    cells = [(cause, getattr(cause, column)) for cause in CAUSES]
+    return [(cause, re.compile(pattern)) for cause, pattern in cells if pattern]
 
 
 NATIVE, GENERAL = _patterns("native"), _patterns("general")

@@ -61,8 +61,7 @@ BRACE = b"{"  # at the end of a line
 # A line that opens and closes nothing: most are such.
 PLAIN = re.compile(rb'\s*"\w+" ?: ?(?:"[^"\\]*"|[\d.]+|true|false),?$')
 STRING = re.compile(rb'"(?:[^"\\]|\\.)*"')
-BESIDE_STRINGS = re.compile(rb"(?:[\s\d{}\[\],:.eE+-]|true|false|null)*")
-JSON = re.compile(rb'(?:[\s\d{}\[\],:.eE+-]|true|false|null|"(?:[^"\\]|\\.)*")*')
+TOKENS = re.compile(STRING.pattern + rb"|[\s\d{}\[\],:.eE+-]+|true|false|null")
 KEY = re.compile(rb'\s*"\w+"\s*:')
 LEFT_OUT = re.compile(rb"\W*(?:snip\w*|cut|skipped|omitted|truncated)?\W*")
 VALUE = r'"(?:%s)"\s*:\s*"([^"]*)"'
@@ -74,16 +73,17 @@ MARKS = (
     rb"`+",  # Markdown's
     rb"#(?=\s)",  # a comment's
     rb"[ \t]*\xe2\x94\x82",  # a box's side
-    rb"\xc2\xa0",  # a blank that is not broken
     rb" ?(?:[\w.:@/+-]+ +){1,3}\|(?=\s|$)",  # a program's name and a bar
     rb"20\d\d-\d\d-\d\dT[\d:.]+(?:Z|[+-]\d\d:\d\d)(?=\s|$)",  # a time: docker's, kubectl's
 )
+NO_BREAK = "\xa0".encode()  # a blank at which no line is broken
 BEFORE = re.compile(rb"(?:%s)+ ?" % b"|".join(MARKS))
 
 
 def unmarked(raw: bytes) -> bytes:
-    """Return a line without what is printed before it, and without its colours."""
+    """Return a line without what is printed before it, its colours, and a web page's blanks."""
     line = COLOURS.sub(b"", raw) if b"\x1b[" in raw else raw
+    line = line.replace(NO_BREAK, b" ")
     before = BEFORE.match(line)
     return line[before.end() :] if before else line
 
@@ -149,7 +149,7 @@ class Text:
             took = self.full_report.take(raw)
             self.is_over, self.tail = self.full_report.is_over, self.full_report.tail
             return took
-        text = unmarked(raw).replace(b"\t", b" ").replace(b"\xc2\xa0", b" ").strip(b" \r\n`")
+        text = unmarked(raw).replace(b"\t", b" ").strip(b" \r\n`")
         line = text.decode(errors="replace")
         if self.awaits_json and line.startswith("{"):
             self.full_report = Json()
@@ -260,11 +260,10 @@ class Json:
             return True
         if self.depth == 1 and line[:1] == b"}" and line != b"}":
             line, self.tail = line[:1], line[1:] + b"\n"
-        beside = STRING.sub(b"", line)
-        is_json = bool(BESIDE_STRINGS.fullmatch(beside))
-        if not self._goes_on(line, is_json):
+        behind = _behind_json(line)
+        if not self._goes_on(line, is_json=not behind):
             return False
-        self._count(line, beside, is_json)
+        self._count(line, behind)
         return True
 
     def _begin(self, line: bytes) -> bool:
@@ -272,8 +271,7 @@ class Json:
             return False
         if line[:1] != b"{":
             self.depth = 1  # What is above was not copied.
-        beside = STRING.sub(b"", line)
-        self._count(line, beside, bool(BESIDE_STRINGS.fullmatch(beside)))
+        self._count(line, _behind_json(line))
         return True
 
     def _goes_on(self, line: bytes, is_json: bool) -> bool:
@@ -284,13 +282,15 @@ class Json:
             return False
         return is_json or bool(KEY.match(line) or LEFT_OUT.fullmatch(line))
 
-    def _count(self, line: bytes, beside: bytes, is_json: bool) -> None:
-        """Add a line and its brackets, and see whether the report is over."""
+    def _count(self, line: bytes, behind: bytes) -> None:
+        """Add a line and its brackets, and see whether the report is over. `behind`: what in the
+        line is no JSON any more."""
         self._add(line)
+        beside = STRING.sub(b"", line)
         self.depth += beside.count(b"{") + beside.count(b"[")
         self.depth -= beside.count(b"}") + beside.count(b"]")
-        if not is_json:
-            self.tail = JSON.sub(b"", line, count=1)
+        if behind:
+            self.tail = behind
             self.is_over = not LEFT_OUT.fullmatch(line)
         elif self.depth <= 0 and line:
             self.is_over = KEYS[0] not in line  # else its body may follow
@@ -304,6 +304,14 @@ class Json:
     def report(self) -> Report | None:
         """Return what it tells; None if it was no report."""
         return _of_json(b"\n".join(self.lines).decode(errors="replace")) if self.is_sure else None
+
+
+def _behind_json(line: bytes) -> bytes:
+    """Return what stands in a line behind the JSON that it begins with."""
+    end = 0
+    while token := TOKENS.match(line, end):
+        end = token.end()
+    return line[end:]
 
 
 def _of_json(text: str) -> Report:

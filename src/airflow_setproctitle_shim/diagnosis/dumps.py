@@ -90,7 +90,6 @@ class Dump:
 
     def __init__(self) -> None:
         self.head = b""
-        self.is_sure = False  # It has a head, and so is a dump, whatever follows.
         self.python: list[bytes] = []  # "file function" of the thread that died
         self.native: list[bytes] = []  # "image symbol"
         self.lines: list[bytes] = []  # that these frames of Python stand in, then native ones
@@ -147,8 +146,13 @@ class Dump:
             return False
         self.is_harmless = bool(TIMEOUT.search(raw))
         if self.is_harmless or HEAD.search(raw):
-            self.head, self.is_sure = raw, True
-        return self.is_sure
+            self.head = raw
+        return bool(self.head)
+
+    @property
+    def is_sure(self) -> bool:
+        """Whether it is a dump, whatever follows."""
+        return bool(self.head)
 
     @property
     def is_of_linux(self) -> bool:

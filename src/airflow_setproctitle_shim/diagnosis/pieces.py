@@ -13,7 +13,7 @@ from typing import NamedTuple
 from . import crash_reports, dumps, inputs, words
 from .advice import DUMP, LINE, REPORT
 from .crash_reports import COLOURS, Json, Text, unmarked
-from .dumps import Dump
+from .dumps import LONGEST_KEPT, Dump
 from .probe import caused
 
 SHOWN = 200  # characters of a line
@@ -45,7 +45,6 @@ KEYS = frozenset(crash_reports.KEYS)
 # What may stand in one line, with its line ends escaped.
 WITH_ESCAPES = frozenset((b"Python error: ", b"most recent call first", b" Crashed"))
 WITH_PARTS = WITH_ESCAPES | KEYS
-LONGEST_KEPT = 1000  # bytes of a line whose reading is kept for others
 MOST_KEPT = 1000  # lines of a block; those of a log with more are different each time
 DIGITS = b"0123456789"
 ZEROES = bytes.maketrans(DIGITS, b"0" * len(DIGITS))
@@ -75,7 +74,7 @@ class Look(NamedTuple):
     kinds: tuple[type[Text | Json | Dump], ...]  # of pieces that may begin with it
     may_have_parts: bool  # It may hold lines of its own.
     may_have_words: bool  # It may name a death.
-    has_numbers: bool  # Whether it does depends on numbers.
+    depends_on_numbers: bool  # Whether it does.
 
 
 class Line(NamedTuple):
@@ -86,7 +85,7 @@ class Line(NamedTuple):
     look: Look
 
 
-NOTHING = Look((), (), may_have_parts=False, may_have_words=False, has_numbers=False)
+NOTHING = Look((), (), may_have_parts=False, may_have_words=False, depends_on_numbers=False)
 
 
 class Kept:
@@ -139,8 +138,8 @@ class Reader:
             look = looks.get(key, NOTHING)
             if look is NOTHING and (self._piece is None or self._piece.is_patient):
                 continue
+            # What stands behind the block is not known.
             if Json in look.kinds and index + NEAR < len(bare):
-                # What stands behind the block is not known.
                 near = bare[index : index + NEAR] if with_key else []
                 if with_key.isdisjoint(near):
                     look = look._replace(kinds=())  # other JSON
@@ -174,8 +173,7 @@ class Reader:
         else:
             if self._piece and not self._piece.is_patient:
                 self._close()
-            kinds = line.look.kinds if not is_again else {Dump}.intersection(line.look.kinds)
-            piece = next((piece for kind in kinds if (piece := kind()).take(line.raw)), None)
+            piece = _begun(line, is_again)
             if not piece:
                 self._say(*line)
                 return
@@ -227,7 +225,7 @@ class Reader:
         if len(raw) > LONGEST_KEPT or len(self._told) == MOST_KEPT:
             return words.read(raw, look.literals)
         key = _without_ids(raw) if self._has_ids else raw
-        key = LONG_NUMBER.sub(b"0000", key) if look.has_numbers else key.translate(ZEROES)
+        key = LONG_NUMBER.sub(b"0000", key) if look.depends_on_numbers else key.translate(ZEROES)
         if key not in self._told:
             self._told[key] = words.read(raw, look.literals)
         return self._told[key]
@@ -287,6 +285,16 @@ class Reader:
         return self._time
 
 
+def _begun(line: Line, is_again: bool) -> Text | Json | Dump | None:
+    """Return the piece that begins with a line; only a dump if it is read again."""
+    for kind in line.look.kinds:
+        if kind is Dump or not is_again:
+            piece = kind()
+            if piece.take(line.raw):
+                return piece
+    return None
+
+
 def _without_ids(text: bytes) -> bytes:
     """Return a text without its UUIDs."""
     *parts, last = ID.split(text)
@@ -326,8 +334,8 @@ def _look(literals: tuple[bytes, ...]) -> Look:
         literals,
         kinds=tuple(kind for kind, begins in KINDS if not begins.isdisjoint(literals)),
         may_have_parts=not WITH_PARTS.isdisjoint(literals),
-        may_have_words=not words.LITERALS.isdisjoint(literals),
-        has_numbers=not words.WITH_NUMBERS.isdisjoint(literals),
+        may_have_words=not words.BY_LITERAL.keys().isdisjoint(literals),
+        depends_on_numbers=not words.WITH_NUMBERS.isdisjoint(literals),
     )
 
 
@@ -359,11 +367,15 @@ def _shown(line: bytes) -> str:
 def earliest(time: str) -> float:
     """Return the earliest moment that a written time can mean, in seconds since the epoch; 0 if
     it is none."""
+    found = TIME.match(time.encode())
+    if not found:
+        return 0
+    *numbers, zone = found.groups(b"0")
+    year, month, day, hour, minute, second = map(int, numbers)
     try:
-        *numbers, zone = TIME.match(time.encode()).groups(b"0")  # type: ignore[union-attr]
-        moment = datetime.datetime(*map(int, numbers), tzinfo=datetime.timezone.utc)  # type: ignore[arg-type,misc]
-        at = moment.timestamp()
-    except (AttributeError, ValueError):
+        moment = datetime.datetime(year, month, day, hour, minute, second)
+        at = moment.replace(tzinfo=datetime.timezone.utc).timestamp()
+    except ValueError:  # as of the 31st of June
         return 0
     if zone[:1] in (b"+", b"-"):
         return at - int(zone[:1] + b"1") * (int(zone[1:3]) * 3600 + int(zone[-2:]) * 60)

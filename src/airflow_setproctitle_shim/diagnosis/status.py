@@ -18,7 +18,6 @@ from .. import OFF, REPLACEMENT, VARIABLE, __version__, finder, is_active, setti
 from . import callers, environment
 
 CRASH = "Workers can crash."
-NOBODY_ANSWERS = "nobody"
 NOBODY = (
     "No program that is known to use setproctitle is installed here, by metadata and a list of "
     "known programs. Your own code was not looked at. Is this the Python that runs your workers?"
@@ -75,7 +74,7 @@ class Import(NamedTuple):
     """What `import setproctitle` does here."""
 
     runs: str  # the file, "" if it is not known or there is none
-    by: str  # who answers it, in words
+    by: str  # who answers it, in words; "" if nobody does
     module: ModuleType | None = None  # if it has been imported
     blocked: bool = False  # It raises ImportError whatever is installed.
 
@@ -153,7 +152,7 @@ def what_import_does() -> Import:
             return Import("", f"{hook} ({type(error).__name__}: {error})", blocked=True)
         if spec:
             return Import(spec.origin or "", hook)
-    return Import("", NOBODY_ANSWERS)
+    return Import("", "")
 
 
 def why_skipped() -> Skipped:
@@ -239,8 +238,10 @@ def _is_served(answer: Import) -> bool:
 
 def _titles(answer: Import) -> str:
     """Return what becomes of titles."""
-    if answer.blocked or answer.by == NOBODY_ANSWERS:
+    if answer.blocked or not answer.by:
         return "none: no setproctitle can be imported here"
+    if not answer.runs:
+        return f"not known: {answer.by} gives a module that has no file"
     if not _is_served(answer):
         return f"shown by setproctitle {environment.version('setproctitle')}".rstrip()
     if not finder.shows_titles:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from .causes import ALL, API, BILLIARD, KILLED, UNKNOWN
-from .crash_reports import BEFORE
+from .crash_reports import BEFORE, NO_BREAK
 
 SIGNAL = r"SIG(?:SEGV|BUS|ABRT|TRAP|ILL)\b"
 # Of SIGILL, SIGTRAP, SIGABRT, SIGBUS (7 on Linux) and SIGSEGV: as Python tells them, and as shells.
@@ -205,7 +205,7 @@ MAY = r"(?:also )?(?:be caused|cause|crash|end|lead|segfault)\b"
 OF = r"(?:\w+ ){0,3}(?:crash|segfault|[Ss]egmentation|SIG[A-Z])"
 
 HARMLESS = (
-    Harmless("registered handlers for SIGSEGV", "handler", r"handlers?\b.{0,20}\bSIG\w+"),
+    Harmless("registered handlers for SIGSEGV", "handler", r"\bhandlers?\b.{0,20}\bSIG\w+"),
     Harmless("installing a SIGSEGV handler", "handler", r"SIG\w+(?:'s)? (?:signal )?handler"),
     Harmless("    signal.signal(SIGSEGV, on_crash)", "l(SIG", r"signal\(SIG\w+, .*"),
     Harmless("    sigaction(SIGSEGV, &action, 0);", "n(SIG", r"sigaction\(SIG\w+, .*"),
@@ -235,7 +235,6 @@ OWN = re.compile(
     rb"|\"(?:quote|frame|says|SIG\w+)\": )"
 )
 SOUGHT = tuple(dict.fromkeys(row.sought.encode() for row in (*WORDS, *HARMLESS)))
-LITERALS = frozenset(row.sought.encode() for row in WORDS)
 HARMLESS_BY_LITERAL: dict[bytes, list[re.Pattern[bytes]]] = {
     literal: [
         re.compile(row.pattern.encode()) for row in HARMLESS if row.sought.encode() == literal
@@ -287,7 +286,7 @@ def _row(word: Word) -> Row:
 
 BY_LITERAL: dict[bytes, list[Row]] = {
     literal: [_row(word) for word in WORDS if word.sought.encode() == literal]
-    for literal in LITERALS
+    for literal in {word.sought.encode() for word in WORDS}
 }
 
 
@@ -329,4 +328,4 @@ WITH_NUMBERS = frozenset(
 
 def is_own(line: bytes) -> bool:
     """Return whether a line was printed by one of these commands."""
-    return bool(OWN.match(line))
+    return bool(OWN.match(line.replace(NO_BREAK, b" ")))

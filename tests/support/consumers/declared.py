@@ -194,6 +194,8 @@ def airflow_2(executor: str, *components: str) -> Callable[[Place], None]:
 
 # --- Airflow 3
 
+DAG = "work"  # in programs/
+
 
 class Server:
     """The API server of an Airflow 3 whose configuration it completes."""
@@ -221,11 +223,11 @@ class Server:
         return len(health) == 4 and all(part["status"] == "healthy" for part in health.values())
 
     def call(self, path: str, data: object = None) -> Any:
-        """Return what the API answers below dags/work; with data it is told to do something."""
+        """Return what the API answers below the DAG's address; with data it is told to do something."""
         token = json.loads(get(f"{self.address}/auth/token"))["access_token"]
         headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
         body = json.dumps(data).encode() if data is not None else None
-        url = f"{self.address}/api/v2/dags/work/{path}"
+        url = f"{self.address}/api/v2/dags/{DAG}/{path}"
         with urllib.request.urlopen(
             urllib.request.Request(url, body, headers), timeout=60
         ) as answer:
